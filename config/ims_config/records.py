@@ -1,0 +1,156 @@
+"""What is said about an import, in `--json`, HTTP and Celery results alike."""
+
+from datetime import datetime
+from enum import StrEnum
+from typing import Any, Literal
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+
+
+class State(StrEnum):
+    """The life of an import: see `docs/states.md`."""
+
+    QUEUED = "QUEUED"
+    WAITING = "WAITING"
+    SUBMITTING = "SUBMITTING"
+    UNCERTAIN = "UNCERTAIN"
+    RUNNING = "RUNNING"
+    VERIFYING = "VERIFYING"
+    SUCCEEDED = "SUCCEEDED"
+    FAILED = "FAILED"
+    CANCELED = "CANCELED"
+
+    @property
+    def terminal(self) -> bool:
+        return self in TERMINAL
+
+
+TERMINAL = frozenset({State.SUCCEEDED, State.FAILED, State.CANCELED})
+
+
+class WaitsFor(StrEnum):
+    """What a WAITING import waits for."""
+
+    SLOT = "slot"
+    """Other jobs of ours to end: it has a place in line."""
+    CLOUD = "cloud"
+    """The cloud to be ready: it was busy, unreachable, or asked to slow down."""
+    PERSON = "person"
+    """Somebody to lift a limit or give a right."""
+    CREDENTIALS = "credentials"
+    """Somebody to correct the credentials."""
+
+
+class ErrorClass(StrEnum):
+    """What to do about an error; every code of the cloud has one."""
+
+    PERMANENT = "permanent"
+    RETRY = "retry"
+    AUTH = "auth"
+    HOLD = "hold"
+    LOOK_FIRST = "look-first"
+
+
+class Scope(StrEnum):
+    """What an API key opens."""
+
+    READ = "read"
+    """See imports and their events, and the metrics."""
+    SUBMIT = "submit"
+    """Ask for imports, cancel them, try them again."""
+    ADMIN = "admin"
+    """All that, and decide about UNCERTAIN imports."""
+
+
+class Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True)
+
+
+class Failure(Frozen):
+    """Why an import failed or waits: the cloud's own code and words, and what to do."""
+
+    model_config = ConfigDict(frozen=True, populate_by_name=True, serialize_by_alias=True)
+
+    code: str
+    message: str
+    error_class: ErrorClass = Field(alias="class")
+    hint: str
+    http_status: int | None = None
+    request_id: str | None = None
+
+
+class Progress(Frozen):
+    """How far a job is. `percent` (0 to 100) only where the cloud gives one."""
+
+    percent: float | None = None
+    source: Literal["ims"] | None = None
+    eta_s: float | None = None
+
+
+class ImportRecord(Frozen):
+    """One import as the ledger remembers it. Times are RFC 3339, UTC."""
+
+    id: str
+    key: str | None = None
+    state: State
+    reason: str | None = None
+    overdue: bool = False
+    cloud: str | None = None
+    project: str | None = None
+    kind: str
+    name: str
+    image_url: str
+    job_id: str | None = None
+    image_id: str | None = None
+    progress: Progress = Progress()
+    error: Failure | None = None
+    attempts: int = 0
+    polls: int = 0
+    created_at: AwareDatetime
+    submitted_at: AwareDatetime | None = None
+    finished_at: AwareDatetime | None = None
+    requested_by: str | None = None
+    request: dict[str, Any]
+    # Counts transitions: the compare-and-set of the ledger. Nobody else's business.
+    version: int = Field(0, exclude=True)
+    updated_at: datetime | None = Field(None, exclude=True)
+    attempted_at: datetime | None = Field(None, exclude=True)
+    waits_for: WaitsFor | None = Field(None, exclude=True)
+    priority: int = Field(0, exclude=True)
+    cancel: Literal["delete", "leave"] | None = Field(None, exclude=True)
+
+
+class ImageFacts(Frozen):
+    """The image as the cloud describes it after the import."""
+
+    id: str
+    name: str | None = None
+    status: str | None = None
+    min_disk: int | None = None
+    os_type: str | None = None
+    os_version: str | None = None
+    disk_format: str | None = None
+    size_bytes: int | None = None
+    created_at: str | None = None
+    data_origin: str | None = None
+    tags: tuple[str, ...] = ()
+
+
+class ImportResult(ImportRecord):
+    """How an import ended: the record and the finished image; what `AsyncResult.get()` gives."""
+
+    image: ImageFacts | None = None
+
+
+class Event(Frozen):
+    """One thing that happened to an import; every transition has one."""
+
+    id: int
+    import_id: str
+    at: AwareDatetime
+    kind: str
+    """`transition`, or what was noted without one: `overdue`, `warning`."""
+    from_state: State | None = None
+    to_state: State | None = None
+    reason: str | None = None
+    facts: dict[str, Any] = Field(default_factory=dict)

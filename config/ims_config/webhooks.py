@@ -1,0 +1,83 @@
+"""Webhooks: which events are told, which addresses may be told, and the secrets that sign them."""
+
+import base64
+import hashlib
+import hmac
+import re
+from collections.abc import Iterable
+from enum import StrEnum
+from typing import Final
+from urllib.parse import urlsplit, urlunsplit
+
+LONGEST_URL: Final = 2048
+# Receivers learn of progress in steps of so many percent.
+PROGRESS_STEP: Final = 25
+# As the reference libraries of Standard Webhooks expect a secret.
+_SECRET_PREFIX: Final = "whsec_"  # noqa: S105  # what every secret begins with
+# Necessary, not sufficient; for documents that know only patterns.
+URL_PATTERN: Final = r"^https?://[\x21-\x7e]+$"
+_PORTS: Final = {"http": 80, "https": 443}
+
+
+class WebhookEvent(StrEnum):
+    """What a receiver may be told, as the `type` of a CloudEvent."""
+
+    SUBMITTED = "import.submitted"
+    PROGRESS = "import.progress"
+    OVERDUE = "import.overdue"
+    SUCCEEDED = "import.succeeded"
+    FAILED = "import.failed"
+    CANCELED = "import.canceled"
+    UNCERTAIN = "import.uncertain"
+
+
+def progress_steps(percent: float | None) -> int:
+    """How many steps of progress have been made."""
+    return int((percent or 0) // PROGRESS_STEP)
+
+
+def check_url(url: str) -> str:
+    """The address as it was given. Raises ValueError with the rule that it breaks.
+
+    Whether it may be called is known only when its name is resolved, by the worker that calls it.
+    """
+    if not re.fullmatch(URL_PATTERN, url) or len(url) > LONGEST_URL:
+        raise ValueError(
+            "must be an http or https URL, e.g. https://ci.example/hooks/images, of at most "
+            f"{LONGEST_URL} printable ASCII characters"
+        )
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError as exc:
+        raise ValueError(f"must be an http or https URL: {exc}") from exc
+    if not parts.hostname or port == 0:
+        raise ValueError("must name a host, e.g. https://ci.example/hooks/images")
+    if parts.username is not None or parts.password is not None:
+        raise ValueError("must not hold a user or password: what is sent is signed")
+    if parts.fragment:
+        raise ValueError("must not have a fragment (#…)")
+    return url
+
+
+def endpoint_of(url: str) -> str:
+    """What a secret belongs to: the address without its query, so that `?build=4711` needs none of
+    its own."""
+    parts = urlsplit(url)
+    host = parts.hostname or ""
+    host = f"[{host}]" if ":" in host else host
+    port = "" if parts.port in (None, _PORTS.get(parts.scheme)) else f":{parts.port}"
+    return urlunsplit((parts.scheme, host + port, parts.path or "/", "", ""))
+
+
+def secrets_of(secret_key: str, endpoint: str, generations: Iterable[int]) -> list[str]:
+    """The secrets of an endpoint, the current one first: derived from the workers' key (or from
+    each of several keys, during its rotation), so that none is stored anywhere."""
+    keys = [key.strip() for key in secret_key.split(",") if key.strip()]
+    return [_secret(key, endpoint, generation) for generation in generations for key in keys]
+
+
+def _secret(key: str, endpoint: str, generation: int) -> str:
+    said = f"ims-import webhook\n{endpoint}\n{generation}".encode()
+    digest = hmac.new(key.encode(), said, hashlib.sha256).digest()
+    return _SECRET_PREFIX + base64.b64encode(digest).decode()

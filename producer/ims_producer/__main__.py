@@ -1,0 +1,5 @@
+"""`python -m ims_producer`: the same as `ims-import`."""
+
+from ims_producer.cli import main
+
+main()

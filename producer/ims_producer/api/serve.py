@@ -1,0 +1,36 @@
+"""Serves the API with uvicorn, in the foreground."""
+
+import ipaddress
+from typing import Final
+
+import uvicorn
+
+from ims_config.logs import configure_logging
+from ims_config.settings import Settings
+from ims_producer.api.app import make_app
+
+# Followers of events would keep the process for ever; they connect again.
+GRACE_S: Final = 5
+
+
+def is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def serve(settings: Settings, *, host: str, port: int, auth: bool) -> None:
+    """Serve until SIGTERM or Ctrl-C."""
+    configure_logging(settings)
+    uvicorn.run(
+        make_app(settings, auth=auth),
+        host=host,
+        port=port,
+        log_config=None,
+        access_log=settings.log_level == "DEBUG",
+        server_header=False,
+        timeout_graceful_shutdown=GRACE_S,
+    )

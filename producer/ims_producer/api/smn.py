@@ -1,0 +1,119 @@
+"""Messages of the Simple Message Notification service: whether one is real, and how to confirm.
+
+Source: SMN user guide, "HTTP/HTTPS Message Format" and "Message Signature Verification". Anybody's
+topic is signed by the same service: besides the signature, the topic must be one of ours.
+"""
+
+import base64
+import binascii
+from collections.abc import Collection
+from functools import lru_cache
+from http import HTTPStatus
+from typing import Final, Literal
+from urllib.parse import urlsplit
+
+import requests
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
+from pydantic import BaseModel, ConfigDict, Field
+
+from ims_config.settings import PREFIX, Settings
+
+TIMEOUT_S: Final = (3.05, 10)
+_LARGEST_CERTIFICATE: Final = 64 * 1024
+_NOTIFICATION: Final = ("message", "message_id", "subject", "timestamp", "topic_urn", "type")
+_SUBSCRIPTION: Final = ("message", "message_id", "subscribe_url", "timestamp", "topic_urn", "type")
+
+
+class SmnMessage(BaseModel):
+    """What SMN posts to a subscriber; `message` is a text, with JSON in it if OBS wrote it."""
+
+    model_config = ConfigDict(extra="allow")
+
+    type: Literal["Notification", "SubscriptionConfirmation", "UnsubscribeConfirmation"]
+    message_id: str
+    topic_urn: str = Field(examples=["urn:smn:eu-de:0123456789abcdef:images"])
+    message: str
+    timestamp: str
+    signature: str
+    signing_cert_url: str
+    subject: str | None = None
+    subscribe_url: str | None = None
+
+
+class NotFromSmn(Exception):
+    """The message is not one of a topic of ours, signed by the service."""
+
+
+class SmnAway(Exception):
+    """The service does not give its certificate, or takes no confirmation: try again."""
+
+
+def verify(message: SmnMessage, settings: Settings) -> None:
+    """Raises NotFromSmn, SmnAway."""
+    topics = _listed(settings.smn_topics)
+    if message.topic_urn not in topics:
+        raise NotFromSmn(
+            f"topic {message.topic_urn!r} is not one of {PREFIX}SMN_TOPICS"
+            if topics
+            else f"no topic is allowed here; name it in {PREFIX}SMN_TOPICS"
+        )
+    _check_address(message.signing_cert_url, settings, "signing_cert_url")
+    certificate = _certificate(message.signing_cert_url)
+    key, algorithm = certificate.public_key(), certificate.signature_hash_algorithm
+    if not isinstance(key, RSAPublicKey) or algorithm is None:
+        raise NotFromSmn("its certificate has no RSA key")
+    try:
+        signature = base64.b64decode(message.signature, validate=True)
+        key.verify(signature, _signed_text(message), PKCS1v15(), algorithm)
+    except (InvalidSignature, UnsupportedAlgorithm, binascii.Error, ValueError) as exc:
+        raise NotFromSmn("its signature does not fit") from exc
+
+
+def confirm(message: SmnMessage, settings: Settings) -> None:
+    """Confirm the subscription. Raises NotFromSmn, SmnAway."""
+    _check_address(message.subscribe_url or "", settings, "subscribe_url")
+    _get(message.subscribe_url or "")
+
+
+def _signed_text(message: SmnMessage) -> bytes:
+    fields = _NOTIFICATION if message.type == "Notification" else _SUBSCRIPTION
+    # An empty subject is left out.
+    said = [(name, getattr(message, name)) for name in fields if getattr(message, name)]
+    return "".join(f"{name}\n{value}\n" for name, value in said).encode("utf-8", "replace")
+
+
+def _check_address(url: str, settings: Settings, field: str) -> None:
+    hosts = _listed(settings.smn_hosts)
+    try:
+        parts = urlsplit(url)
+        good = parts.scheme == "https" and parts.netloc in hosts
+    except ValueError:
+        good = False
+    if not good:
+        raise NotFromSmn(f"its {field} is not at one of {PREFIX}SMN_HOSTS")
+
+
+# One for a region, renewed in years; without a limit a stranger could fill the memory.
+@lru_cache(maxsize=8)
+def _certificate(url: str) -> x509.Certificate:
+    try:
+        return x509.load_pem_x509_certificate(_get(url))
+    except ValueError as exc:
+        raise SmnAway("what signing_cert_url gives is no certificate") from exc
+
+
+def _get(url: str) -> bytes:
+    try:
+        with requests.get(url, timeout=TIMEOUT_S, allow_redirects=False, stream=True) as answer:
+            if answer.status_code != HTTPStatus.OK:
+                raise SmnAway(f"{urlsplit(url).netloc} answered {answer.status_code}")
+            return answer.raw.read(_LARGEST_CERTIFICATE, decode_content=True) or b""
+    except (requests.RequestException, OSError) as exc:
+        raise SmnAway(f"{urlsplit(url).netloc} does not answer: {type(exc).__name__}") from exc
+
+
+def _listed(text: str) -> Collection[str]:
+    return {part.strip() for part in text.split(",") if part.strip()}

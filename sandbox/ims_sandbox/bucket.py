@@ -1,0 +1,59 @@
+"""Object storage with S3's interface, as OBS has it: moto's server."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
+from werkzeug.serving import make_server
+
+HOST: Final = "127.0.0.1"
+REGION: Final = "eu-de"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Keys:
+    """What opens the bucket."""
+
+    access_key: str
+    secret_key: str = field(repr=False)
+
+
+def serve(port: int) -> None:
+    """Serve until the process is ended."""
+    app = DomainDispatcherApplication(create_backend_app)
+    server = make_server(HOST, port, app, threaded=True)
+    print(f"bucket (a simulation of OBS by moto): http://{HOST}:{server.port}", flush=True)  # noqa: T201  # a program's output
+    server.serve_forever()
+
+
+def client(url: str, keys: Keys) -> Any:
+    """An S3 client for the bucket, whatever the surroundings say about AWS."""
+    # Imported here: a second that nobody who only reads settings should wait.
+    import boto3  # noqa: PLC0415
+    from botocore.config import Config  # noqa: PLC0415
+
+    return boto3.session.Session().client(
+        "s3",
+        endpoint_url=url,
+        region_name=REGION,
+        aws_access_key_id=keys.access_key,
+        aws_secret_access_key=keys.secret_key,
+        config=Config(s3={"addressing_style": "path"}, proxies={}, retries={"max_attempts": 3}),
+    )
+
+
+def fill(
+    url: str, keys: Keys, *, bucket: str, files: Iterable[Path], folder: str | None = None
+) -> list[str]:
+    """Put the files into a new bucket; returns their addresses, `bucket:key`."""
+    s3 = client(url, keys)
+    s3.create_bucket(Bucket=bucket, CreateBucketConfiguration={"LocationConstraint": REGION})
+    addresses = []
+    for file in files:
+        key = f"{folder}/{file.name}" if folder else file.name
+        s3.upload_file(str(file), bucket, key)
+        addresses.append(f"{bucket}:{key}")
+    s3.close()
+    return addresses

@@ -1,0 +1,6 @@
+"""The sandbox cloud: a simulation of OTC's IAM and IMS that answers as their references say."""
+
+from ims_sandbox.cloud.options import CloudOptions
+from ims_sandbox.cloud.server import SandboxCloud, serve
+
+__all__ = ["CloudOptions", "SandboxCloud", "serve"]

@@ -1,0 +1,243 @@
+"""The demo: four image files through the whole product; and `up`, the same stack to play with."""
+
+import secrets
+import shlex
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from threading import Event
+from time import monotonic
+from typing import Final
+
+from rich.console import Console
+
+from ims_config.messages import parse_request
+from ims_config.records import ImportRecord, State
+from ims_producer import Client
+from ims_producer.cli import screen
+from ims_sandbox import bucket, diskimages
+from ims_sandbox.cloud import CloudOptions
+from ims_sandbox.process import PartFailed
+from ims_sandbox.stack import Stack
+
+BUCKET: Final = "demo-images"
+FOLDER: Final = "uploads"
+JOB_SECONDS: Final = (4.0, 8.0)
+GIVE_UP_AFTER: Final = timedelta(seconds=120)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sample:
+    """A file of the demo, the image that is wanted of it, and how that must end."""
+
+    file: str
+    name: str
+    os_version: str
+    code: str | None = None
+    """The cloud's code when the import must fail."""
+
+
+SAMPLES: Final = (
+    Sample(file="ubuntu-24.04.qcow2", name="ubuntu-24.04", os_version="Ubuntu 24.04 server 64bit"),
+    Sample(file="debian-12.raw", name="debian-12", os_version="Debian GNU/Linux 12.0.0 64bit"),
+    Sample(file="appliance.vmdk", name="appliance", os_version="Other Linux(64 bit)"),
+    Sample(
+        file="broken.qcow2",
+        name="broken",
+        os_version="Ubuntu 24.04 server 64bit",
+        code="IMG.0057",
+    ),
+)
+_WRITERS: Final = {
+    "ubuntu-24.04.qcow2": diskimages.write_qcow2,
+    "debian-12.raw": diskimages.write_raw,
+    "appliance.vmdk": diskimages.write_vmdk,
+    "broken.qcow2": diskimages.write_broken,
+}
+_STYLES: Final = {State.SUCCEEDED: "green", State.FAILED: "red", State.CANCELED: "red"}
+
+
+def demo() -> int:
+    """Import the samples and say how each ended; 0 when all ended as they must."""
+    console = Console(highlight=False)
+    console.print(
+        "[bold]ims-import demo[/]: four image files go into a stand-in for Open Telekom Cloud.\n"
+        "Everything runs on this machine and is gone afterwards.\n"
+    )
+    try:
+        with _stack(console, workers=1) as stack:
+            addresses = _put_samples(console, stack)
+            with Client(stack.settings()) as client:
+                ids = [client.submit(parse_request(wanted)) for wanted in _requests(addresses)]
+                console.print("\nSubmitted. From here on the worker does everything:\n")
+                timeout = GIVE_UP_AFTER.total_seconds()
+                records = screen.follow(console, client, ids, timeout=timeout)
+            # Said before the stack stops, which takes seconds.
+            return _conclude(console, records)
+    except PartFailed as exc:
+        screen.say(console, str(exc), style="red")
+        return 1
+
+
+def up(*, workers: int) -> int:
+    """Keep the stack running until it is interrupted."""
+    console = Console(highlight=False)
+    try:
+        with _stack(console, workers=workers, api=True) as stack:
+            addresses = _put_samples(console, stack)
+            _tell_addresses(console, stack, addresses)
+            try:
+                _stay(console, stack)
+            except KeyboardInterrupt:
+                console.print("\nStopping")
+    except PartFailed as exc:
+        screen.say(console, str(exc), style="red")
+        return 1
+    except KeyboardInterrupt:
+        # Before everything was there.
+        pass
+    console.print("Stopped; nothing is left behind.")
+    return 0
+
+
+@contextmanager
+def _stack(console: Console, *, workers: int, api: bool = False) -> Iterator[Stack]:
+    began = monotonic()
+    cloud = CloudOptions(password=secrets.token_urlsafe(16), job_seconds=JOB_SECONDS)
+    console.print("Starting")
+    with Stack.running(
+        workers=workers,
+        flower=True,
+        api=api,
+        s3=True,
+        cloud=cloud,
+        tell=lambda part: console.print(f"  · {part}"),
+    ) as stack:
+        console.print(f"  ready after {monotonic() - began:.1f} s\n")
+        yield stack
+
+
+def _put_samples(console: Console, stack: Stack) -> list[str]:
+    if stack.s3_url is None:
+        raise ValueError("the demo needs a bucket")
+    made = stack.folder / "files"
+    made.mkdir()
+    files = [_WRITERS[sample.file](made / sample.file) for sample in SAMPLES]
+    addresses = bucket.fill(stack.s3_url, stack.keys, bucket=BUCKET, files=files, folder=FOLDER)
+    console.print("Image files in the bucket")
+    for file, address in zip(files, addresses, strict=True):
+        console.print(f"  · {address}  ({_size(file)})", soft_wrap=True)
+    return addresses
+
+
+def _size(file: Path) -> str:
+    size = file.stat().st_size
+    return f"{size} bytes" if size < diskimages.MIB // 1024 else f"{size // 1024} KiB"
+
+
+def _requests(addresses: list[str]) -> Iterator[dict[str, object]]:
+    for sample, address in zip(SAMPLES, addresses, strict=True):
+        yield {
+            "name": sample.name,
+            "image_url": address,
+            "os_version": sample.os_version,
+            "min_disk": 40,
+        }
+
+
+# --- the end --------------------------------------------------------------------------------
+
+
+def _conclude(console: Console, records: Sequence[ImportRecord]) -> int:
+    console.print("\n[bold]Summary[/]")
+    for record in records:
+        for line in screen.outcome(record):
+            screen.say(console, f"  {line}")
+    expected = {sample.name: sample.code for sample in SAMPLES}
+    surprises = [record.name for record in records if not _as_expected(record, expected)]
+    if surprises:
+        console.print(f"\n[red]Not as expected: {', '.join(surprises)}.[/]")
+        return 1
+    console.print(
+        "\nAll as expected: three images, and the broken file refused with the cloud's reason.\n"
+        "To look around yourself, with Flower and the command line, run [bold]make up[/] "
+        "(or [bold]ims-import sandbox up[/]).",
+        soft_wrap=True,
+    )
+    return 0
+
+
+def _as_expected(record: ImportRecord, expected: Mapping[str, str | None]) -> bool:
+    code = expected[record.name]
+    if code is None:
+        return record.state is State.SUCCEEDED and record.image_id is not None
+    return record.state is State.FAILED and record.error is not None and record.error.code == code
+
+
+# --- up -------------------------------------------------------------------------------------
+
+
+def _tell_addresses(console: Console, stack: Stack, addresses: list[str]) -> None:
+    env = _write_env(stack)
+    pages, door = stack.flower, stack.api
+    if pages is None or door is None:
+        raise ValueError("up needs Flower and the API")
+    rows = [
+        ("cloud (IAM, IMS)", f"{stack.cloud_url}/v3"),
+        ("S3", f"{stack.s3_url}"),
+        ("Redis (Valkey)", stack.redis_url),
+        ("Flower", f"{pages.url}   user {pages.user}   password {pages.password}"),
+        ("HTTP API", f"{door.url}/docs   its key is in $API_KEY"),
+    ]
+    console.print("\n[bold]The stack is up[/], for this machine only. Ctrl-C ends it.\n")
+    for name, value in rows:
+        console.print(f"  {name:<18}{value}", soft_wrap=True, markup=False)
+    console.print("\nIn another shell:\n")
+    submit = (
+        f"ims-import submit {addresses[0]} --name ubuntu-24.04 "
+        f"--os-version {shlex.quote(SAMPLES[0].os_version)} --min-disk 40 --wait"
+    )
+    body = f'{{"name": "ubuntu-24.04", "image_url": "{addresses[0]}", "min_disk": 40}}'
+    post = f"""curl {door.url}/v1/imports -H "Authorization: Bearer $API_KEY" --json '{body}'"""
+    for line in (f"source {shlex.quote(str(env))}", submit, "ims-import list", post):
+        console.print(f"  {line}", soft_wrap=True, markup=False)
+    console.print()
+
+
+def _write_env(stack: Stack) -> Path:
+    """What another shell needs to be on this stack."""
+    shown = {
+        name: value for name, value in stack.env.items() if name.startswith(("IMS_IMPORT_", "OS_"))
+    }
+    keys = {
+        "AWS_ACCESS_KEY_ID": stack.keys.access_key,
+        "AWS_SECRET_ACCESS_KEY": stack.keys.secret_key,
+        "AWS_ENDPOINT_URL_S3": stack.s3_url or "",
+    }
+    if stack.api is not None:
+        keys["API_KEY"] = stack.api.key
+    lines = [f"export {name}={shlex.quote(value)}" for name, value in (shown | keys).items()]
+    # The command line of this very installation.
+    lines.append(f"export PATH={shlex.quote(str(Path(sys.executable).parent))}:$PATH")
+    env = stack.folder / "env"
+    env.touch(mode=0o600)
+    env.write_text("\n".join(lines) + "\n")
+    return env
+
+
+def _stay(console: Console, stack: Stack) -> None:
+    """Until interrupted; a worker that died is replaced, as a supervisor would."""
+    pause = Event()
+    while True:
+        pause.wait(1)
+        gone = stack.failed_part()
+        if gone is None:
+            continue
+        if gone not in stack.workers:
+            raise PartFailed(f"{gone.name} ended. The end of its log:\n{gone.tail()}")
+        console.print(f"{gone.name} ended; another one takes its place.")
+        stack.stop(gone)
+        stack.worker()

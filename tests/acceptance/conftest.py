@@ -1,0 +1,27 @@
+"""What a user has: programs, a terminal, a browser."""
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def chromium() -> str:
+    found = shutil.which("chromium") or shutil.which("chromium-browser")
+    if found is None:
+        if os.environ.get("CI"):
+            pytest.fail("chromium is not installed, and in CI nothing may be skipped")
+        pytest.skip("chromium is not installed (on Debian: apt install chromium)")
+    return found
+
+
+@pytest.fixture
+def artifacts() -> Path:
+    """Where CI keeps what a person should look at."""
+    folder = ROOT / "artifacts"
+    folder.mkdir(exist_ok=True)
+    return folder

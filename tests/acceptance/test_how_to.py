@@ -1,0 +1,155 @@
+"""The recipes of docs/how-to, run as they are written there, but for installing."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from builders import a_body
+from running import Running, until
+
+from ims_sandbox.process import free_port, listens
+
+HOW_TO = Path(__file__).parents[2] / "docs" / "how-to"
+
+
+@pytest.fixture(scope="module")
+def running() -> Iterator[Running]:
+    with Running.start(api=True) as running:
+        yield running
+
+
+def blocks(page: str, language: str) -> list[str]:
+    text = (HOW_TO / page).read_text()
+    return re.findall(rf"(?ms)^```{language}\n(.*?)^```", text)
+
+
+@pytest.fixture
+def runner(running: Running, tmp_path: Path) -> dict[str, str]:
+    """What a runner has: an address and a key, and the program installed."""
+    api = running.stack.api
+    assert api is not None
+    return {
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        "HOME": str(tmp_path),
+        "IMS_IMPORT_API_URL": api.url,
+        "IMS_IMPORT_API_KEY": api.key,
+    }
+
+
+def run(steps: list[str], env: dict[str, str], folder: Path) -> "subprocess.CompletedProcess[str]":
+    script = "\n".join(step for step in steps if not step.startswith("pip install"))
+    return subprocess.run(
+        ["sh", "-ec", script],
+        env=env, cwd=folder, capture_output=True, text=True, timeout=90, check=False,
+    )  # fmt: skip
+
+
+def test_the_job_of_gitlab_makes_one_image_however_often_it_runs(
+    running: Running, runner: dict[str, str], tmp_path: Path
+) -> None:
+    [job] = [yaml.safe_load(block) for block in blocks("ci-pipelines.md", "yaml")[:1]]
+    job = job["import-image"]
+    given = {"IMAGE_NAME": "from-gitlab", "IMAGE_FILE": "images:good.qcow2", "CI_PIPELINE_ID": "7"}
+    assert set(job["variables"]) <= set(given)
+
+    first = run(job["script"], runner | given, tmp_path)
+    again = run(job["script"], runner | given, tmp_path)
+
+    assert first.returncode == again.returncode == 0, first.stderr + again.stderr
+    assert first.stdout == again.stdout
+    assert re.fullmatch(r"image [0-9a-f-]{36}\n", first.stdout)
+    assert json.loads((tmp_path / "image.json").read_text())["state"] == "SUCCEEDED"
+    assert len(running.client.list(name="from-gitlab")) == 1
+
+
+def test_the_workflow_of_github_applies_a_manifest(
+    running: Running, runner: dict[str, str], tmp_path: Path
+) -> None:
+    workflow = yaml.safe_load(blocks("ci-pipelines.md", "yaml")[1])
+    [job] = workflow["jobs"].values()
+    image = {"name": "from-github", "image_url": "images:good.qcow2", "min_disk": 40}
+    (tmp_path / "images.yaml").write_text(yaml.safe_dump({"version": 1, "images": [image]}))
+    steps = [step["run"] for step in job["steps"] if "run" in step]
+    assert set(job["env"]) == {"IMS_IMPORT_API_URL", "IMS_IMPORT_API_KEY"}
+
+    done = run(steps, runner, tmp_path)
+
+    assert done.returncode == 0, done.stderr
+    [record] = running.client.list(name="from-github")
+    assert record.state == "SUCCEEDED"
+
+
+def python(code: str, env: dict[str, str], folder: Path) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        [sys.executable, "-c", code],
+        env=env, cwd=folder, capture_output=True, text=True, timeout=90, check=False,
+    )  # fmt: skip
+
+
+def test_the_function_for_airflow_gives_the_image_or_the_reason(
+    runner: dict[str, str], tmp_path: Path
+) -> None:
+    [function, _] = blocks("airflow-and-celery.md", "python")
+    call = "\nprint(import_image('run-1', 'from-airflow', 'images:{}.qcow2'))"
+    good = python(function + call.format("good"), runner, tmp_path)
+    again = python(function + call.format("good"), runner, tmp_path)
+    bad = python(function + call.replace("run-1", "run-2").format("broken"), runner, tmp_path)
+
+    assert good.returncode == 0, good.stderr
+    assert again.stdout == good.stdout
+    assert "RuntimeError: IMG.0057" in bad.stderr
+
+
+def test_a_task_of_another_app_is_called_when_the_image_is_there(
+    running: Running, tmp_path: Path
+) -> None:
+    [_, app] = blocks("airflow-and-celery.md", "python")
+    (tmp_path / "mine.py").write_text(app)
+    env: dict[str, Any] = os.environ | {"IMS_IMPORT_REDIS_URL": running.redis_url}
+    argv = ["-m", "celery", "-A", "mine", "worker", "-P", "solo", "-l", "INFO"]
+    log = tmp_path / "worker.log"
+    ask = "print(mine.import_then_roll_out('theirs', 'images:good.qcow2').get(timeout=60))"
+    with (
+        log.open("w") as output,
+        subprocess.Popen(
+            [sys.executable, *argv], env=env, cwd=tmp_path, stdout=output, stderr=output
+        ) as worker,
+    ):
+        try:
+            until(lambda: " ready." in log.read_text(), "their worker is ready", seconds=60)
+            done = python(f"import mine; {ask}", env, tmp_path)
+        finally:
+            worker.terminate()
+
+    assert re.fullmatch(r"rolling out [0-9a-f-]{36}\n", done.stdout), done.stderr
+
+
+def test_the_receiver_of_the_page_about_webhooks_learns_of_an_image(
+    running: Running, tmp_path: Path
+) -> None:
+    [program] = blocks("../webhooks.md", "python")
+    port, log = free_port(), tmp_path / "receiver.log"
+    url = f"http://127.0.0.1:{port}/hook"
+    secret = running.stack.run("webhooks", "secret", url).stdout.strip()
+    given = {"WEBHOOK_SECRET": secret, "PORT": str(port)}
+    with (
+        log.open("w") as file,
+        subprocess.Popen(
+            [sys.executable, "-c", program],
+            env=os.environ | given, stdout=file, stderr=subprocess.DEVNULL,
+        ) as process,
+    ):  # fmt: skip
+        until(lambda: listens(port), "the receiver listens")
+        import_id = running.client.submit(a_body(name="told", webhook_url=url))
+        until(lambda: "import.succeeded told" in log.read_text(), "it was told")
+        process.terminate()
+
+    image_id = running.client.get(import_id).image_id
+    assert log.read_text().splitlines()[-1] == f"import.succeeded told {image_id}"

@@ -1,0 +1,327 @@
+"""What the client makes of each answer, and that it sends each create once."""
+
+import ssl
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import requests
+from builders import a_request
+from contract.tiny_ims import (
+    NOON,
+    PROJECT,
+    FixedTokens,
+    Reply,
+    Wire,
+    an_access,
+    client_on,
+    dropped,
+)
+from urllib3 import HTTPSConnectionPool
+from urllib3.exceptions import (
+    ConnectTimeoutError,
+    MaxRetryError,
+    NameResolutionError,
+    NewConnectionError,
+    ProtocolError,
+    ReadTimeoutError,
+)
+
+from ims_config.records import ErrorClass
+from ims_worker.adapters.ims import MAX_PAGES, PAGE
+from ims_worker.errors import CloudProblem, NotSent, OutcomeUnknown, Refused, Unavailable
+from ims_worker.ports import ImageId, JobId, JobStatus
+
+POOL = HTTPSConnectionPool("ims.example")
+JOB = {"job_id": "j", "status": "RUNNING", "entities": {"process_percent": 0.4}}
+
+
+def answering(*replies: Reply | Exception) -> Wire:
+    """A wire with these answers in turn; the last one stays."""
+    waiting = list(replies)
+    return Wire(lambda _request: waiting.pop(0) if len(waiting) > 1 else waiting[0])
+
+
+def ims(code: str, message: str = "m") -> dict[str, Any]:
+    return {"error": {"message": message, "code": code}}
+
+
+def failed_create(reply: Reply | Exception) -> tuple[CloudProblem, Wire]:
+    wire = answering(reply)
+    with pytest.raises(CloudProblem) as caught:
+        client_on(wire).create_image(a_request(), import_id="i")
+    return caught.value, wire
+
+
+def unconnected(reason: Exception) -> requests.ConnectionError:
+    return requests.ConnectionError(MaxRetryError(POOL, "/", reason))
+
+
+NO_CONNECTION: list[Exception] = [
+    unconnected(NewConnectionError(POOL, "refused")),  # type: ignore[arg-type]  # only its text counts
+    unconnected(NameResolutionError("ims.example", POOL, OSError("no name"))),  # type: ignore[arg-type]  # as above
+    requests.ConnectTimeout(MaxRetryError(POOL, "/", ConnectTimeoutError(POOL, "slow"))),
+    requests.exceptions.SSLError(
+        MaxRetryError(POOL, "/", ssl.SSLCertVerificationError("self-signed"))
+    ),
+    requests.exceptions.InvalidURL("no host"),
+]
+LOST: list[Exception] = [
+    dropped(),
+    requests.ReadTimeout(ReadTimeoutError(POOL, "/", "Read timed out.")),
+    requests.ConnectionError(ReadTimeoutError(POOL, "/", "Read timed out.")),
+    requests.ConnectionError(ProtocolError("Connection aborted.", BrokenPipeError())),
+    requests.exceptions.ChunkedEncodingError("half an answer"),
+    requests.exceptions.SSLError(MaxRetryError(POOL, "/", ssl.SSLEOFError("EOF"))),
+]
+
+
+@pytest.mark.parametrize("trouble", NO_CONNECTION, ids=lambda exc: str(exc)[-60:])
+def test_without_a_connection_nothing_was_sent(trouble: Exception) -> None:
+    problem, wire = failed_create(trouble)
+
+    assert type(problem) is NotSent
+    assert problem.failure.error_class is ErrorClass.RETRY
+    assert len(wire.calls) == 1
+
+
+@pytest.mark.parametrize("trouble", LOST, ids=lambda exc: str(exc)[-60:])
+def test_a_connection_lost_after_sending_leaves_the_outcome_unknown(trouble: Exception) -> None:
+    problem, wire = failed_create(trouble)
+
+    assert type(problem) is OutcomeUnknown
+    assert len(wire.calls) == 1
+
+
+@pytest.mark.parametrize("trouble", NO_CONNECTION + LOST, ids=lambda exc: str(exc)[-60:])
+def test_a_read_without_an_answer_can_be_repeated(trouble: Exception) -> None:
+    with pytest.raises(Unavailable):
+        client_on(answering(trouble)).read_image(ImageId("i"))
+
+
+@pytest.mark.parametrize(
+    ("reply", "kind", "error_class"),
+    [
+        ((429, b""), Unavailable, "retry"),
+        ((429, {"error_code": "APIGW.0308", "error_msg": "m"}), Unavailable, "retry"),
+        ((503, b"<html>busy</html>"), Unavailable, "retry"),
+        ((400, ims("IMG.0060")), Unavailable, "retry"),
+        ((400, ims("IMG.0194")), Unavailable, "retry"),
+        ((400, ims("IMG.0187")), Unavailable, "retry"),
+        ((500, ims("IMG.0061")), OutcomeUnknown, "look-first"),
+        ((502, b""), OutcomeUnknown, "look-first"),
+        ((504, {"message": "Wait response timeout."}), OutcomeUnknown, "look-first"),
+        ((408, b""), OutcomeUnknown, "look-first"),
+        ((303, b""), OutcomeUnknown, "look-first"),
+        ((302, b"<html>log in</html>"), OutcomeUnknown, "look-first"),
+        ((200, b"<html>login</html>"), OutcomeUnknown, "look-first"),
+        ((200, {}), OutcomeUnknown, "look-first"),
+        ((200, {"job_id": ""}), OutcomeUnknown, "look-first"),
+        ((204, b""), OutcomeUnknown, "look-first"),
+        ((400, ims("IMG.0009")), Refused, "look-first"),
+        ((400, ims("IMG.0018")), Refused, "look-first"),
+        ((400, ims("IMG.0061")), Refused, "look-first"),
+        ((400, ims("IMG.0015")), Refused, "hold"),
+        ((403, ims("IMG.0026")), Refused, "hold"),
+        ((400, ims("IMG.0057")), Refused, "permanent"),
+        ((400, ims("IMG.7777")), Refused, "permanent"),
+        ((404, {"error_code": "APIGW.0101", "error_msg": "m"}), Refused, "permanent"),
+        ((301, b"", {"Location": "https://elsewhere.example"}), Refused, "permanent"),
+    ],
+    ids=lambda value: str(value)[:50],
+)
+def test_each_answer_to_a_create_is_sorted_by_its_effect(
+    reply: Reply, kind: type[CloudProblem], error_class: str
+) -> None:
+    problem, wire = failed_create(reply)
+
+    assert type(problem) is kind
+    assert problem.failure.error_class == error_class
+    assert len(wire.calls) == 1
+
+
+def test_a_problem_names_call_status_and_request() -> None:
+    problem, _ = failed_create((504, {"message": "Wait response timeout.", "request_id": "r-42"}))
+
+    assert problem.tried == "POST /v2/cloudimages/action (HTTP 504, request r-42)"
+    assert problem.failure.request_id == "r-42"
+
+
+@pytest.mark.parametrize(
+    ("header", "seconds"), [("17", 17), ("Sun, 01 Mar 2026 12:00:30 GMT", 30), (None, None)]
+)
+def test_the_clouds_own_pause_is_told(header: str | None, seconds: int | None) -> None:
+    headers = {} if header is None else {"Retry-After": header}
+
+    problem, _ = failed_create((429, b"", headers))
+
+    pause = problem.retry_after
+    assert (None if pause is None else pause.total_seconds()) == seconds
+
+
+@pytest.mark.parametrize(
+    "refusal",
+    [
+        (401, {"error_code": "APIGW.0307", "error_msg": "The token must be updated."}),
+        (401, b""),
+        (400, ims("IMG.0087")),
+    ],
+)
+def test_a_create_with_a_refused_token_is_sent_once_more_with_a_new_one(refusal: Reply) -> None:
+    wire = answering(refusal, (200, {"job_id": "j"}))
+
+    assert client_on(wire).create_image(a_request(), import_id="i") == "j"
+    assert [call.headers["X-Auth-Token"] for call in wire.calls] == ["token-1", "token-2"]
+
+
+def test_a_new_token_that_is_refused_as_well_is_an_error_and_no_storm() -> None:
+    tokens = FixedTokens()
+    wire = answering((401, b""))
+
+    with pytest.raises(Refused) as caught:
+        client_on(wire, tokens).create_image(a_request(), import_id="i")
+
+    assert caught.value.failure.error_class is ErrorClass.AUTH
+    assert len(wire.calls) == 2
+    assert tokens.distrusted == 1
+
+
+def test_without_a_better_token_nothing_is_repeated() -> None:
+    wire = answering((401, b""))
+
+    with pytest.raises(Refused):
+        client_on(wire, FixedTokens(hand=[an_access()])).read_job(JobId("j"))
+
+    assert len(wire.calls) == 1
+
+
+def test_no_problem_shows_the_token() -> None:
+    secret = "MIIsecretsecretsecretsecretsecret"
+    wire = answering((400, ims("IMG.0001", f"your token {secret} is odd")))
+
+    with pytest.raises(Refused) as caught:
+        client_on(wire, FixedTokens(hand=[an_access(secret)])).quota()
+
+    assert secret not in str(caught.value)
+    assert secret not in repr(an_access(secret))
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "https://ims.example",
+        "https://ims.example/",
+        "https://ims.example/v2",
+        "https://ims.example/v1/",
+        "https://ims.example/v2.1",
+        f"https://ims.example/v2/{PROJECT}",
+    ],
+)
+def test_a_version_in_the_address_does_no_harm(address: str) -> None:
+    by_catalogue, by_override = answering((200, {"images": []})), answering((200, {"images": []}))
+
+    client_on(by_catalogue, FixedTokens(hand=[an_access(url=address)])).images_tagged("i")
+    client_on(by_override, endpoint_override=address).images_tagged("i")
+
+    for wire in (by_catalogue, by_override):
+        assert str(wire.calls[0].url).startswith("https://ims.example/v2/cloudimages?")
+
+
+@pytest.mark.parametrize(
+    ("api", "path"),
+    [("status", f"/v1/{PROJECT}/jobs/j%2F1"), ("progress", "/v1/cloudimages/job/j%2F1")],
+)
+def test_a_job_is_read_by_either_api(api: Any, path: str) -> None:
+    wire = answering((200, JOB))
+
+    job = client_on(wire, job_api=api).read_job(JobId("j/1"))
+
+    assert (job.status, job.percent) == (JobStatus.RUNNING, 40.0)
+    assert wire.calls[0].path_url == path
+
+
+def test_the_tag_is_queried_as_key_equals_value_among_ones_own() -> None:
+    wire = answering((200, {"images": []}))
+
+    client_on(wire).images_tagged("uuid-1")
+
+    assert f"owner={PROJECT}" in str(wire.calls[0].url)
+    assert "tag=ims-import-id%3Duuid-1" in str(wire.calls[0].url)
+
+
+def test_a_cloud_that_ignores_filters_gives_no_foreign_images() -> None:
+    images = [
+        {"id": "a", "name": "x", "tags": ["ims-import-id=other"], "created_at": "2020-01-01"},
+        {"id": "b", "name": "y", "tags": ["ims-import-id.uuid-1"]},
+        {"id": "c", "name": "x", "tags": [], "created_at": "2026-03-01T12:00:01Z"},
+    ]  # fmt: skip
+    client = client_on(answering((200, {"images": images})))
+
+    assert [image.id for image in client.images_tagged("uuid-1")] == ["b"]
+    assert [image.id for image in client.images_named("x", since=NOON)] == ["c"]
+
+
+def paged(total: int) -> Callable[[requests.PreparedRequest], Reply]:
+    ids = [f"{number:06}" for number in range(total)]
+
+    def reply(request: requests.PreparedRequest) -> Reply:
+        marker = str(request.url).partition("marker=")[2]
+        start = ids.index(marker) + 1 if marker else 0
+        return 200, {"images": [{"id": each, "name": "n"} for each in ids[start : start + PAGE]]}
+
+    return reply
+
+
+def test_all_pages_are_read() -> None:
+    wire = Wire(paged(2 * PAGE + 1))
+
+    assert len(client_on(wire).images_named("n", since=NOON)) == 2 * PAGE + 1
+    assert len(wire.calls) == 3
+
+
+def test_pages_without_end_are_an_error_not_a_silent_cut() -> None:
+    with pytest.raises(Unavailable):
+        client_on(Wire(paged((MAX_PAGES + 1) * PAGE))).images_named("n", since=NOON)
+
+
+def test_a_gateway_that_knows_no_such_path_does_not_mean_no_such_image() -> None:
+    wire = answering((404, {"error_code": "APIGW.0101", "error_msg": "m"}))
+
+    with pytest.raises(Refused):
+        client_on(wire).read_image(ImageId("i"))
+
+
+def test_a_token_without_a_project_says_what_to_do() -> None:
+    client = client_on(answering((200, JOB)), FixedTokens(hand=[an_access(project=False)]))
+
+    with pytest.raises(Refused, match="project") as caught:
+        client.project()
+
+    assert "project_name" in caught.value.failure.hint
+
+
+def test_a_region_without_ims_says_what_to_do() -> None:
+    tokens = FixedTokens()
+    wire = answering((200, JOB))
+    client = client_on(wire, tokens)
+    client._region = "eu-nl"
+
+    with pytest.raises(Refused, match="eu-nl") as caught:
+        client.quota()
+
+    assert "region_name" in caught.value.failure.hint
+    assert not wire.calls
+
+
+def test_one_client_serves_many_threads() -> None:
+    wire = answering((200, JOB))
+    client = client_on(wire)
+    threads = [threading.Thread(target=client.read_job, args=(JobId("j"),)) for _ in range(20)]
+
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert len(wire.calls) == 20

@@ -1,0 +1,238 @@
+"""Sending one webhook to real sockets: which are reached, and what is made of their answers."""
+
+import socket
+import ssl
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from receiving import Receiver
+
+from ims_config.webhooks import secrets_of
+from ims_worker.adapters import guarded
+from ims_worker.adapters.guarded import Allowed
+from ims_worker.adapters.webhooks import NotTaken, Taken, send
+
+SECRET = secrets_of("a-key", "http://127.0.0.1/hook", [1])[0]
+HERE = Allowed("127.0.0.1")
+
+
+def told(url: str, allowed: Allowed = HERE) -> Taken | NotTaken:
+    return send(url, "msg_1", '{"specversion": "1.0"}', secrets=[SECRET], allowed=allowed)
+
+
+def why(outcome: Taken | NotTaken) -> str:
+    assert isinstance(outcome, NotTaken), outcome
+    return outcome.error
+
+
+@pytest.fixture
+def receiver() -> Iterator[Receiver]:
+    with Receiver.running() as receiver:
+        yield receiver
+
+
+def test_what_arrives_is_signed_and_a_cloud_event(receiver: Receiver) -> None:
+    assert told(receiver.url) == Taken(http_status=204)
+
+    [received] = receiver.all
+    received.verify(SECRET)
+    assert received.headers["content-type"].startswith("application/cloudevents+json")
+    assert (received.id, received.body) == ("msg_1", '{"specversion": "1.0"}')
+
+
+@pytest.mark.parametrize("status", [400, 404, 429, 500, 503])
+def test_an_answer_that_is_not_2xx_is_to_be_tried_again(receiver: Receiver, status: int) -> None:
+    receiver.answers = [status]
+
+    outcome = told(receiver.url)
+
+    assert outcome == NotTaken(error=f"answered {status}", http_status=status)
+
+
+def test_410_says_that_no_more_is_wanted(receiver: Receiver) -> None:
+    receiver.answers = [410]
+
+    assert told(receiver.url) == NotTaken(error="answered 410", http_status=410, final=True)
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+def test_a_redirect_is_not_followed(receiver: Receiver, status: int) -> None:
+    with Receiver.running() as inside:
+        receiver.answers, receiver.headers = [status], {"Location": inside.url}
+
+        assert why(told(receiver.url)) == f"answered {status}; redirects are not followed"
+        assert inside.all == []
+
+
+def test_who_is_not_there_is_to_be_tried_again() -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+
+        outcome = told(f"http://127.0.0.1:{port}/")
+
+    assert outcome == NotTaken(error="no connection could be made")
+
+
+def test_a_name_that_is_not_known_is_to_be_tried_again() -> None:
+    assert told("https://no-such-host.invalid/") == NotTaken(error="the host name is not known")
+
+
+def test_a_name_that_no_resolver_takes_is_only_not_taken() -> None:
+    assert isinstance(told(f"https://{'a' * 70}.example/"), NotTaken)
+
+
+# --- inwards --------------------------------------------------------------------------------
+
+SPELLINGS = [
+    "127.0.0.1", "2130706433", "0x7f000001", "0177.0.0.1", "127.1", "localhost", "LOCALHOST.",
+    "0", "0.0.0.0", "[::1]", "[::ffff:127.0.0.1]", "[::ffff:7f00:1]", "[::]",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("host", SPELLINGS)
+def test_no_spelling_of_this_machine_is_reached(receiver: Receiver, host: str) -> None:
+    port = receiver.url.split(":")[2]
+
+    outcome = told(f"http://{host}:{port}", Allowed(""))
+
+    assert isinstance(outcome, NotTaken)
+    assert receiver.all == []
+    assert (outcome.final, "is not a public address" in outcome.error) == (True, True)
+
+
+def test_a_refusal_says_how_to_allow_it(receiver: Receiver) -> None:
+    assert why(told(receiver.url, Allowed(""))) == (
+        "refused: 127.0.0.1 is not a public address; allow it with IMS_IMPORT_WEBHOOK_ALLOW"
+    )
+
+
+class Resolver:
+    """Answers each look-up of a name with the next of some addresses, as one that rebinds does."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, *answers: list[str]) -> None:
+        self.answers, self.asked = list(answers), 0
+        self._really = socket.getaddrinfo
+        monkeypatch.setattr(socket, "getaddrinfo", self)
+
+    def __call__(self, host: str, port: int, *args: Any, **kwargs: Any) -> Any:
+        if host != "rebinding.example":
+            return self._really(host, port, *args, **kwargs)
+        self.asked += 1
+        addresses = self.answers.pop(0)
+        return [found for one in addresses for found in self._really(one, port, *args, **kwargs)]
+
+
+def test_a_name_that_rebinds_is_resolved_once_and_what_was_checked_is_reached(
+    receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    port = int(receiver.url.split(":")[2].partition("/")[0])
+    with Receiver.running("127.0.0.2", port) as inside:
+        resolver = Resolver(monkeypatch, ["127.0.0.1"], ["127.0.0.2"])
+
+        outcome = told(f"http://rebinding.example:{port}/hook")
+
+    assert outcome == Taken(http_status=204)
+    assert (resolver.asked, len(receiver.all), inside.all) == (1, 1, [])
+    assert receiver.all[0].headers["host"] == f"rebinding.example:{port}"
+
+
+def test_a_name_with_one_address_inside_is_not_reached_at_all(
+    receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    port = receiver.url.split(":")[2].partition("/")[0]
+    Resolver(monkeypatch, ["127.0.0.1", "127.0.0.3"])
+
+    outcome = told(f"http://rebinding.example:{port}/hook")
+
+    assert "rebinding.example (127.0.0.3) is not a public address" in why(outcome)
+    assert receiver.all == []
+
+
+def test_a_proxy_of_the_environment_is_not_asked(
+    receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Receiver.running() as proxy:
+        for name in ("http_proxy", "HTTP_PROXY", "ALL_PROXY"):
+            monkeypatch.setenv(name, proxy.url)
+
+        assert told(receiver.url) == Taken(http_status=204)
+        assert proxy.all == []
+
+
+# --- slow -----------------------------------------------------------------------------------
+
+
+def test_who_does_not_answer_is_left_in_time(
+    receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ims_worker.adapters.webhooks.READ_TIMEOUT_S", 0.3)
+    receiver.gate.clear()
+
+    assert told(receiver.url) == NotTaken(error="no answer in time")
+
+
+def test_who_answers_a_byte_at_a_time_is_hung_up_on(
+    receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(guarded, "TOTAL_S", 0.6)
+    receiver.dribble = True
+    begun = time.monotonic()
+
+    outcome = told(receiver.url)
+
+    assert isinstance(outcome, NotTaken)
+    assert time.monotonic() - begun < 5
+
+
+# --- TLS ------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def tls(tmp_path: Path) -> Iterator[tuple[int, Path]]:
+    """A server with a certificate for `localhost` that nobody has signed."""
+    key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", "-subj",
+         "/CN=localhost", "-addext", "subjectAltName=DNS:localhost", "-keyout", str(key), "-out",
+         str(certificate)],
+        check=True, capture_output=True,
+    )  # fmt: skip
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    listener = socket.create_server(("127.0.0.1", 0))
+    listener.settimeout(30)
+
+    def serve() -> None:
+        try:
+            with context.wrap_socket(listener.accept()[0], server_side=True) as connection:
+                connection.recv(65536)
+                connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+        except (OSError, ssl.SSLError):
+            return
+
+    thread = threading.Thread(target=serve)
+    thread.start()
+    yield listener.getsockname()[1], certificate
+    listener.close()
+    thread.join()
+
+
+def test_the_certificate_is_checked_for_the_name_and_not_for_the_address(
+    tls: tuple[int, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    port, certificate = tls
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(certificate))
+
+    assert told(f"https://localhost:{port}/", Allowed("127.0.0.0/8,::1")) == Taken(http_status=200)
+
+
+def test_a_certificate_that_nobody_signed_is_not_trusted(tls: tuple[int, Path]) -> None:
+    outcome = told(f"https://localhost:{tls[0]}/", Allowed("127.0.0.0/8,::1"))
+
+    assert outcome == NotTaken(error="the certificate is not trusted")

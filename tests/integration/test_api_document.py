@@ -1,0 +1,59 @@
+"""The OpenAPI document is true: whatever is sent by it is answered as it says, and never by 5xx."""
+
+from collections.abc import Iterator
+
+import pytest
+import schemathesis
+from hypothesis import HealthCheck, settings
+from schemathesis import Case
+
+from ims_config.settings import Settings
+from ims_producer.api.app import make_app
+from ims_sandbox.stack import Door, Stack
+
+schema = schemathesis.openapi.from_dict(make_app(Settings()).openapi())
+# JSON Schema cannot tell rules over several fields, which cursor is somebody's (422), nor which
+# clouds a worker knows (424).
+schema.config.checks.positive_data_acceptance.expected_statuses += ["422", "424"]
+# It asks every part of the installation, which takes two seconds.
+slow = {"path": "/v1/doctor"}
+
+
+def cases(count: int) -> settings:
+    """The same in every run: what a new one finds should not stop somebody else's work."""
+    return settings(
+        max_examples=count,
+        derandomize=True,
+        deadline=None,
+        suppress_health_check=list(HealthCheck),
+    )
+
+
+@pytest.fixture(scope="module")
+def api() -> Iterator[Door]:
+    with Stack.running(workers=1, api=True, settings={"API_RATE_PER_MINUTE": "1000000"}) as stack:
+        assert stack.api is not None
+        yield stack.api
+
+
+@schema.include(**slow).parametrize()
+@cases(3)
+def test_with_a_key_slowly(case: Case, api: Door) -> None:
+    case.call_and_validate(base_url=api.url, headers=api.header)
+
+
+@schema.exclude(**slow).parametrize()
+@cases(25)
+def test_with_a_key(case: Case, api: Door) -> None:
+    case.call_and_validate(base_url=api.url, headers=api.header)
+
+
+@schema.parametrize()
+@cases(25)
+def test_without_a_key(case: Case, api: Door) -> None:
+    response = case.call(base_url=api.url)
+
+    case.validate_response(response)
+    open_to_all = case.operation.path in {"/healthz", "/readyz"}
+    # 405: a method that the document does not have.
+    assert response.status_code in ({200, 405} if open_to_all else {401, 405})

@@ -1,0 +1,213 @@
+"""What a person decides: cancel, retry, resolve, adopt, resume, prune."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+from builders import a_body
+from celery.result import AsyncResult
+from running import QUICK, Running, until
+
+
+@pytest.fixture(scope="module")
+def running() -> Iterator[Running]:
+    with Running.start(settings={"UNCERTAIN_POLICY": "ask", "SETTLE_S": "1"}) as running:
+        yield running
+
+
+def ims(running: Running, *argv: str, expected: int = 0) -> Any:
+    done = running.stack.run(*argv)
+    assert done.returncode == expected, done.stderr
+    return done
+
+
+def ended(running: Running, import_id: str, state: str) -> dict[str, Any]:
+    until(lambda: running.states([import_id]) == [state], f"it is {state}")
+    return running.client.get(import_id).model_dump(mode="json")
+
+
+def test_cancel_deletes_the_image_when_the_job_is_done(running: Running) -> None:
+    running.cloud(job_seconds=(2, 2))
+    import_id = running.client.submit(a_body(name="to-be-canceled"))
+    until(lambda: running.states([import_id]) == ["RUNNING"], "it runs")
+
+    said = ims(running, "cancel", import_id).stdout
+    record = ended(running, import_id, "CANCELED")
+
+    running.cloud(job_seconds=(0.5, 1))
+    assert "its job is followed to the end" in said
+    assert "was deleted" in record["reason"]
+    [image] = [image for image in running.books()["images"] if image["import_id"] == import_id]
+    assert image["status"] == "deleted"
+    result = AsyncResult(import_id, app=running.stack.app)
+    until(result.ready, "who holds the id is told")
+    assert str(result.result.args[0]) == "CANCELED"
+
+
+def test_retry_makes_a_new_attempt_under_the_same_id(running: Running) -> None:
+    import_id = running.client.submit(a_body(name="second-try", image_url="images:late.qcow2"))
+    failed = ended(running, import_id, "FAILED")
+    until(lambda: running.client.ledger.is_reported(import_id), "the failure was reported")
+    s3 = running.stack.s3()
+    s3.upload_file(str(running.stack.folder / "good.qcow2"), "images", "late.qcow2")
+    s3.close()
+
+    said = ims(running, "retry", import_id).stdout
+    record = ended(running, import_id, "SUCCEEDED")
+
+    assert failed["attempts"] == 1
+    assert "attempt 2" in said
+    assert (record["attempts"], record["error"]) == (2, None)
+    result = AsyncResult(import_id, app=running.stack.app)
+    until(lambda: result.state == "SUCCESS", "the id gives the new result")
+
+
+def test_a_job_that_failed_for_a_passing_reason_is_tried_again_by_itself(running: Running) -> None:
+    fault = {"kind": "fail-top", "call": "create"}
+    requests.post(f"{running.stack.cloud_url}/admin/faults", json=fault, timeout=10)
+
+    import_id = running.client.submit(a_body(name="by-itself"))
+    record = ended(running, import_id, "SUCCEEDED")
+
+    reasons = [event.reason or "" for event in running.client.events(import_id)]
+    assert record["attempts"] == 2
+    assert any(reason.startswith("attempt 1 of 3 failed") for reason in reasons)
+
+
+def test_an_uncertain_import_waits_for_a_person_who_resolves_it(running: Running) -> None:
+    fault = {"kind": "500-before", "call": "create"}
+    requests.post(f"{running.stack.cloud_url}/admin/faults", json=fault, timeout=10)
+
+    waited = running.stack.run(
+        "submit", "images:good.qcow2", "--name", "uncertain", "--min-disk", "40", "--wait"
+    )
+    import_id = waited.stdout.strip()
+    ims(running, "resolve", import_id, "--resubmit")
+    record = ended(running, import_id, "SUCCEEDED")
+
+    assert waited.returncode == 6
+    assert f"ims-import resolve {import_id} --resubmit" in waited.stderr
+    assert running.images_of(import_id) == 1
+    assert record["attempts"] == 2
+
+
+def test_an_uncertain_import_can_be_given_up(running: Running) -> None:
+    fault = {"kind": "500-before", "call": "create"}
+    requests.post(f"{running.stack.cloud_url}/admin/faults", json=fault, timeout=10)
+    import_id = running.client.submit(a_body(name="given-up"))
+    until(lambda: "a person must" in (running.client.get(import_id).reason or ""), "it asks")
+
+    ims(running, "resolve", import_id, "--fail")
+
+    assert ended(running, import_id, "FAILED")["error"]["code"] == "RESOLVED.failed"
+
+
+def test_what_does_not_fit_is_said(running: Running) -> None:
+    import_id = running.client.submit(a_body(name="done"))
+    ended(running, import_id, "SUCCEEDED")
+
+    for argv in (("cancel", import_id), ("retry", import_id), ("resolve", import_id, "--fail")):
+        done = running.stack.run(*argv)
+        assert done.returncode == 2
+        assert f"import {import_id} is SUCCEEDED" in done.stderr
+
+
+def test_a_job_of_somebody_else_is_adopted_once_and_followed(running: Running) -> None:
+    job_id = a_job_of_somebody_else(running)
+
+    first, again = (
+        ims(running, "adopt", job_id, "--name", "by-hand").stdout.strip() for _ in range(2)
+    )
+    record = ended(running, first, "SUCCEEDED")
+
+    assert first == again
+    assert record["job_id"] == job_id
+    assert record["image_id"]
+
+
+def a_job_of_somebody_else(running: Running, tag: str | None = None) -> str:
+    scope = {"project": {"name": QUICK.project, "domain": {"name": QUICK.domain}}}
+    user = {"name": QUICK.user, "password": QUICK.password, "domain": {"name": QUICK.domain}}
+    identity = {"methods": ["password"], "password": {"user": user}}
+    url = running.stack.cloud_url
+    login = requests.post(
+        f"{url}/v3/auth/tokens", json={"auth": {"identity": identity, "scope": scope}}, timeout=10
+    )
+    tags = {"image_tags": [{"key": "ims-import-id", "value": tag}]} if tag else {}
+    made = requests.post(
+        f"{url}/v2/cloudimages/action",
+        json={"name": "by-hand", "image_url": "images:good.qcow2", "min_disk": 40} | tags,
+        headers={"X-Auth-Token": login.headers["X-Subject-Token"]},
+        timeout=10,
+    )
+    return str(made.json()["job_id"])
+
+
+def test_gc_lists_what_no_import_needs_and_deletes_it_only_if_told_to(running: Running) -> None:
+    good = running.client.submit(a_body(name="needed"))
+    failed = running.client.submit(a_body(name="leaves-a-killed-image", image_url="images:no"))
+    ended(running, good, "SUCCEEDED")
+    ended(running, failed, "FAILED")
+    a_job_of_somebody_else(running, tag="another-installation")
+    until(lambda: len(leftover_of(running, "another-installation")) == 1, "its image is there")
+
+    listed = ims(running, "gc").stdout
+    deleted = ims(running, "gc", "--yes").stdout
+
+    assert "(killed): its import FAILED; kept" in listed
+    assert running.client.get(good).image_id not in listed
+    assert "its import FAILED; deleted" in deleted
+    assert leftover_of(running, failed) == []
+    assert len(leftover_of(running, "another-installation")) == 1
+    assert json.loads(ims(running, "gc", "--json").stdout)["deleted"] == []
+
+
+@pytest.mark.parametrize("command", ["gc", "resume"])
+def test_a_cloud_that_no_worker_knows_is_named_with_those_that_are(
+    running: Running, command: str
+) -> None:
+    done = ims(running, command, "--cloud", "nosuch", expected=1)
+
+    assert "no entry 'nosuch' in this worker's clouds.yaml; known: sandbox" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def leftover_of(running: Running, import_id: str) -> list[Any]:
+    found = json.loads(ims(running, "gc", "--json").stdout)["leftovers"]
+    return [leftover for leftover in found if leftover["import_id"] == import_id]
+
+
+def test_prune_forgets_what_ended_long_ago_and_nothing_else(running: Running) -> None:
+    running.cloud(job_seconds=(5, 5))
+    done = running.client.submit(a_body(image_url="images:broken.qcow2"))
+    until(lambda: running.client.ledger.is_reported(done), "it ended and was reported", seconds=40)
+    open_one = running.client.submit(a_body(name="still-open"))
+
+    would = ims(running, "prune", "--older-than", "0s", "--dry-run").stdout
+    assert "would be forgotten: 1" in would
+    assert running.find(done) is not None
+    ims(running, "prune", "--older-than", "0s")
+
+    running.cloud(job_seconds=(0.5, 1))
+    assert running.find(done) is None
+    assert running.find(open_one) is not None
+
+
+def test_corrected_credentials_are_tried_at_resume() -> None:
+    with Running.start(wrong_password=True) as running:
+        import_id = running.client.submit(a_body())
+        until(lambda: running.states([import_id]) == ["WAITING"], "it waits")
+        refused = running.books()["refused_logins"]
+        clouds = Path(running.stack.env["OS_CLIENT_CONFIG_FILE"])
+        clouds.write_text(
+            json.dumps(json.loads(clouds.read_text())).replace("wrong-password", QUICK.password)
+        )
+
+        said = ims(running, "resume").stdout
+        ended(running, import_id, "SUCCEEDED")
+
+    assert refused == 1
+    assert "imports of the default cloud that go on now: 1" in said

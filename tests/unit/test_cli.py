@@ -1,0 +1,331 @@
+"""The command line, as far as it needs no queue: help, options, messages, exit codes."""
+
+import json
+import sys
+import time
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+
+import pytest
+from builders import a_body
+
+from ims_config.messages import ImportRequest, Kind
+from ims_config.records import ErrorClass, Failure, ImportResult, Progress, State, WaitsFor
+from ims_ledger import Ledger
+from ims_producer.cli import screen
+from ims_producer.cli.app import app, run
+from ims_producer.cli.submit import exit_of
+
+Told = tuple[int, str, str]
+Ims = Callable[..., Told]
+COMMANDS = [command.name or "" for command in app.registered_commands]
+
+
+@pytest.fixture
+def ims(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Ims:
+    """Run the program in this process: (exit code, stdout, stderr)."""
+    monkeypatch.setenv("IMS_IMPORT_LEDGER_URL", f"sqlite:///{tmp_path / 'ledger.db'}")
+
+    def call(*argv: str) -> Told:
+        monkeypatch.setattr(sys, "argv", ["ims-import", *argv])
+        try:
+            run()
+        except SystemExit as exc:
+            code = int(exc.code or 0)
+        else:
+            code = 0
+        said = capsys.readouterr()
+        return code, said.out, said.err
+
+    return call
+
+
+def a_result(state: State = State.RUNNING, **differences: object) -> ImportResult:
+    facts: dict[str, object] = {
+        "id": "6f2c8f0e",
+        "state": state,
+        "kind": "system",
+        "name": "ubuntu",
+        "image_url": "images:ubuntu.qcow2",
+        "created_at": "2026-01-02T03:04:05Z",
+        "request": a_body(),
+    }
+    return ImportResult.model_validate(facts | differences)
+
+
+def a_failure(error_class: ErrorClass = ErrorClass.PERMANENT) -> Failure:
+    return Failure(code="IMG.0057", message="bad file", error_class=error_class, hint="Look at it.")
+
+
+# --- help -----------------------------------------------------------------------------------
+
+
+def test_the_programs_help_names_every_command_and_the_exit_codes(ims: Ims) -> None:
+    code, out, _ = ims("--help")
+
+    assert code == 0
+    assert all(command in out for command in COMMANDS)
+    assert "Exit codes: 0 done" in out
+
+
+def test_the_version_is_said(ims: Ims) -> None:
+    assert ims("--version") == (0, f"ims-import {version('ims-import')}\n", "")
+
+
+@pytest.mark.parametrize(
+    "command", [name for name in COMMANDS if name not in ("flower", "sandbox", "demo")]
+)
+def test_every_commands_help_has_an_example(ims: Ims, command: str) -> None:
+    code, out, _ = ims(command, "--help")
+
+    assert code == 0
+    assert f"ims-import {command}" in out.partition("Example")[2]
+
+
+def test_submit_has_an_option_for_every_parameter_of_a_request(ims: Ims) -> None:
+    _, out, _ = ims("submit", "--help")
+
+    named = {"image_url": "BUCKET:KEY", "is_config": "--config", "is_quick_import": "--quick",
+             "tags": "--tag", "data_images": "--data-image",
+             "webhook_url": "--webhook"}  # fmt: skip
+    wanted = {
+        named.get(field, f"--{field.replace('_', '-')}")
+        for field in ImportRequest.model_fields
+        if field != "is_config_init"  # accepted for old scripts, advertised to nobody
+    }
+    assert [option for option in wanted if option not in out] == []
+
+
+# --- what is asked --------------------------------------------------------------------------
+
+
+def test_a_dry_run_prints_the_request_and_records_nothing(ims: Ims, tmp_path: Path) -> None:
+    code, out, _ = ims(
+        "submit", "images:a.qcow2", "--name", "a", "--min-disk", "40", "--tag", "team=x",
+        "--tag", "env=y", "--config", "--hw-firmware-type", "uefi", "--dry-run",
+    )  # fmt: skip
+
+    assert code == 0
+    assert json.loads(out) == {
+        "kind": "system", "name": "a", "image_url": "images:a.qcow2", "min_disk": 40,
+        "tags": {"team": "x", "env": "y"}, "is_config": True, "hw_firmware_type": "uefi",
+    }  # fmt: skip
+    assert not (tmp_path / "ledger.db").exists()
+
+
+def test_a_data_image_is_given_in_one_option(ims: Ims) -> None:
+    _, out, _ = ims(
+        "submit", "images:a.qcow2", "--name", "a", "--min-disk", "40", "--dry-run",
+        "--data-image", "images:with,comma.qcow2,min_disk=10,name=data",
+    )  # fmt: skip
+
+    assert json.loads(out)["data_images"] == [
+        {"image_url": "images:with,comma.qcow2", "min_disk": 10, "name": "data"}
+    ]
+
+
+def test_options_win_over_the_file(ims: Ims, tmp_path: Path) -> None:
+    file = tmp_path / "request.json"
+    file.write_text(json.dumps(a_body(name="from-the-file", kind="data")))
+
+    _, out, _ = ims("submit", "--file", str(file), "--name", "from-the-option", "--dry-run")
+
+    assert (json.loads(out)["name"], json.loads(out)["kind"]) == ("from-the-option", Kind.DATA)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("[]", "must be a JSON or YAML object; given: list"),
+        ("{", "must be a JSON or YAML object; line 1"),
+    ],
+)
+def test_a_file_that_holds_no_request_is_named(
+    ims: Ims, tmp_path: Path, text: str, said: str
+) -> None:
+    file = tmp_path / "request.json"
+    file.write_text(text)
+
+    code, _, err = ims("submit", "--file", str(file))
+
+    assert code == 2
+    assert f"--file {file}: {said}" in err
+
+
+def test_a_missing_file_is_named(ims: Ims) -> None:
+    assert ims("submit", "--file", "/nowhere.json") == (
+        2,
+        "",
+        "ims-import: --file /nowhere.json: No such file or directory\n",
+    )
+
+
+def test_bad_input_names_field_value_and_rule_and_records_nothing(ims: Ims, tmp_path: Path) -> None:
+    code, out, err = ims("submit", "images:a.qcow2", "--name", "a", "--min-disk", "2000")
+
+    assert (code, out) == (2, "")
+    assert err == ("ims-import: min_disk: must be 1 to 1024 GB for a system image; given: 2000\n")
+    assert not (tmp_path / "ledger.db").exists()
+
+
+def test_a_parameter_that_the_api_dropped_is_accepted_with_a_word(ims: Ims) -> None:
+    code, _, err = ims(
+        "submit", "images:a.qcow2", "--name", "a", "--min-disk", "40", "--config-init", "--dry-run"
+    )
+
+    assert code == 0
+    assert "is_config_init: not sent" in err
+
+
+def test_a_wrong_setting_is_named_without_its_value(
+    ims: Ims, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("IMS_IMPORT_POLL_MAX_S", "s3cret")
+
+    code, _, err = ims("list")
+
+    assert code == 2
+    assert "setting IMS_IMPORT_POLL_MAX_S: must be" in err
+    assert "s3cret" not in err
+
+
+def test_resolve_wants_exactly_one_decision(ims: Ims) -> None:
+    code, _, err = ims("resolve", "some-id", "--resubmit", "--fail")
+
+    assert code == 2
+    assert "give one of --resubmit, --image IMAGE_ID and --fail" in err
+
+
+def test_an_age_that_cannot_be_read_is_named(ims: Ims) -> None:
+    code, _, err = ims("prune", "--older-than", "old")
+
+    assert code == 2
+    assert "--older-than old: must be a number and d, h, min or s" in err
+
+
+# --- what is shown --------------------------------------------------------------------------
+
+
+def test_an_unknown_id_is_no_such_import(ims: Ims) -> None:
+    assert ims("show", "nope") == (2, "", "ims-import: no such import: nope\n")
+
+
+def test_an_unknown_state_names_the_known_ones(ims: Ims) -> None:
+    code, _, err = ims("list", "--state", "PENDING")
+
+    assert code == 2
+    assert "--state PENDING: must be one of QUEUED, WAITING" in err
+
+
+def test_an_empty_list_is_said_to_be_so_and_is_an_array_for_scripts(ims: Ims) -> None:
+    assert ims("list") == (0, "", "No imports found.\n")
+    assert ims("list", "--json") == (0, "[]\n", "")
+
+
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("sqlite:////proc/nowhere/ledger.db", "its folder /proc/nowhere cannot be made"),
+        ("ledger.db", "its URL must be sqlite:////PATH or postgresql+psycopg://"),
+        ("mysterious://:s3cret@host/db", "its URL must be sqlite:////PATH or"),
+    ],
+)
+def test_a_ledger_that_cannot_be_opened_is_unreachable(
+    ims: Ims, monkeypatch: pytest.MonkeyPatch, url: str, said: str
+) -> None:
+    monkeypatch.setenv("IMS_IMPORT_LEDGER_URL", url)
+
+    code, _, err = ims("list")
+
+    assert code == 5
+    assert f"ledger: {said}" in err
+    assert "ims-import doctor" in err
+    assert "s3cret" not in err
+
+
+def test_a_finished_import_is_shown_and_listed(ims: Ims, tmp_path: Path) -> None:
+    ledger = Ledger(f"sqlite:///{tmp_path / 'ledger.db'}")
+    ledger.migrate()
+    record, _ = ledger.record(ImportRequest.model_validate(a_body(name="shown")))
+    ledger.move(record.id, frm=State.QUEUED, to=State.FAILED, error=a_failure(), reason="bad file")
+    ledger.close()
+
+    _, shown, _ = ims("show", record.id)
+    _, as_json, _ = ims("show", record.id, "--json")
+    _, events, _ = ims("show", record.id, "--events")
+    _, listed, _ = ims("list")
+
+    assert "IMG.0057: bad file" in shown
+    assert "what to do  Look at it." in shown
+    assert json.loads(as_json)["error"]["class"] == "permanent"
+    assert "QUEUED → FAILED" in events
+    assert record.id in listed
+    assert not any(line.endswith(" ") for line in listed.splitlines())
+
+
+# --- exit codes and progress ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("result", "code"),
+    [
+        (a_result(State.SUCCEEDED), 0),
+        (a_result(State.FAILED), 1),
+        (a_result(State.CANCELED), 1),
+        (a_result(State.RUNNING), 3),
+        (a_result(State.WAITING), 3),
+        (a_result(State.WAITING, error=a_failure(ErrorClass.AUTH)), 4),
+        (a_result(State.UNCERTAIN), 3),
+        (a_result(State.UNCERTAIN, waits_for=WaitsFor.PERSON), 6),
+    ],
+    ids=lambda value: str(getattr(value, "state", value)),
+)
+def test_who_stops_waiting_gets_the_code_of_how_it_stands(result: ImportResult, code: int) -> None:
+    assert exit_of(result) == code
+
+
+class Readings:
+    """An import whose readings are given beforehand."""
+
+    def __init__(self, *readings: ImportResult) -> None:
+        self._readings = [*readings]
+
+    def get(self, _: str) -> ImportResult:
+        return self._readings.pop(0)
+
+
+def test_progress_shown_never_goes_backwards_nor_to_100_before_the_end(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(time, "sleep", lambda _: None)
+    readings = Readings(
+        *(a_result(progress=Progress(percent=percent)) for percent in (10, 60, None, 30, 99)),
+        a_result(State.SUCCEEDED, image_id="i"),
+    )
+    from rich.console import Console  # noqa: PLC0415  # after capsys took over
+
+    seen: list[float | None] = []
+
+    def enough(result: ImportResult) -> bool:
+        seen.append(result.progress.percent)
+        return result.state.terminal
+
+    screen.follow(Console(), readings, ["6f2c8f0e"], enough=enough)
+
+    assert seen == [10, 60, 60, 60, 99, None]
+    assert "100 %" not in capsys.readouterr().out
+
+
+def test_without_a_percent_of_the_cloud_none_is_shown() -> None:
+    assert screen.standing(a_result()) == "RUNNING"
+    assert screen.standing(a_result(progress=Progress(percent=62))) == "RUNNING 50 %"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0, "0 s"), (59.9, "59 s"), (60, "1 min"), (200, "3 min 20 s"), (7500, "2 h 5 min"),
+     (273600, "3 d 4 h")],
+)  # fmt: skip
+def test_durations_read_as_people_say_them(seconds: float, text: str) -> None:
+    assert screen.duration(seconds) == text

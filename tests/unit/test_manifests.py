@@ -1,0 +1,272 @@
+"""What a manifest may hold, and what applying it would do."""
+
+import json
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from builders import a_request
+
+from ims_config.messages import ImportRequest
+from ims_config.records import ImportRecord, State
+from ims_producer.manifests import (
+    MOST_IMAGES,
+    InvalidManifest,
+    json_schema,
+    parse_manifest,
+    requests_of,
+)
+from ims_producer.planning import Found, Item, Step, dropped, plan
+
+DOCS = Path(__file__).parents[2] / "docs"
+NOON = datetime(2026, 11, 23, 12, tzinfo=UTC)
+
+
+def requests(**manifest: Any) -> list[ImportRequest]:
+    return requests_of(parse_manifest(yaml.safe_dump({"version": 1} | manifest)))
+
+
+def problems(text: str) -> list[str]:
+    with pytest.raises(InvalidManifest) as caught:
+        requests_of(parse_manifest(text))
+    return caught.value.problems
+
+
+def image(**fields: Any) -> dict[str, Any]:
+    return {"name": "a", "image_url": "images:a.qcow2", "min_disk": 40} | fields
+
+
+# --- reading --------------------------------------------------------------------------------
+
+
+def test_defaults_fill_what_an_image_does_not_say_and_tags_are_put_together() -> None:
+    [first, second] = requests(
+        defaults={"min_disk": 50, "tags": {"team": "a", "stage": "x"}},
+        images=[
+            {"name": "a", "image_url": "images:a"},
+            {"name": "b", "image_url": "images:b", "min_disk": 60, "tags": {"stage": "y"}},
+        ],
+    )
+
+    assert (first.min_disk, first.tags) == (50, {"team": "a", "stage": "x"})
+    assert (second.min_disk, second.tags) == (60, {"team": "a", "stage": "y"})
+
+
+def test_a_matrix_makes_one_request_of_each_combination() -> None:
+    made = requests(images=[image(matrix={"cloud": ["x", "y"], "name": ["a", "b"]})])
+
+    assert [(request.cloud, request.name) for request in made] == [
+        ("x", "a"), ("x", "b"), ("y", "a"), ("y", "b"),
+    ]  # fmt: skip
+
+
+def test_json_is_taken_as_well() -> None:
+    text = json.dumps({"version": 1, "images": [image()]})
+
+    assert [request.name for request in requests_of(parse_manifest(text))] == ["a"]
+
+
+def test_what_looks_like_a_date_stays_text() -> None:
+    entry = "{name: a, image_url: 'images:a', min_disk: 40, os_version: 2026-01-01}"
+    text = f"version: 1\nimages: [{entry}]"
+
+    assert requests_of(parse_manifest(text))[0].os_version == "2026-01-01"
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("- a", "manifest: must be an object; given: list"),
+        ("version: 2\nimages: [{}]", "version: must be 1; given: 2"),
+        ("version: 1", "images: is mandatory"),
+        ("version: 1\nimages: []", "images: List should have at least 1 item"),
+        ("version: 1\nimage: []\nimages: [{}]", "image: no such field; known: version, name"),
+        ("version: 1\nversion: 1", "line 2, column 1: key 'version' is there twice"),
+        ("version: 1\n\timages: []", "line 2, column 1: "),
+        ("a: *b", "line 1, column 4: found undefined alias"),
+        ("version: 1\nname: a b\nimages: [{}]", "name: String should match"),
+        ("version: 1\nimages: [{}]", "images[0]: name: is mandatory"),
+        (
+            "version: 1\nimages: [{name: a, image_url: 'i:a', min_disk: 0}]",
+            "images[0] 'a': image_url: must start with a bucket name",
+        ),
+        (
+            "version: 1\nimages: [{name: a, matrix: [x]}]",
+            "images[0] 'a': matrix: must be an object of lists, e.g. cloud: [a, b]; given: list",
+        ),
+        (
+            "version: 1\nimages: [{name: a, matrix: {cloud: x}}]",
+            "images[0] 'a': matrix: cloud must be a list with something in it; given: 'x'",
+        ),
+    ],
+)
+def test_what_is_wrong_is_said_with_its_place(text: str, said: str) -> None:
+    assert problems(text)[0].startswith(said)
+
+
+def test_all_that_is_wrong_is_said_at_once() -> None:
+    text = yaml.safe_dump({"version": 1, "images": [image(min_disk=0), image(name=" b")]})
+
+    assert [problem.split(":")[0] for problem in problems(text)] == [
+        "images[0] 'a'",
+        "images[1] ' b'",
+    ]
+
+
+def test_the_same_name_twice_for_one_cloud_is_refused_but_not_for_two() -> None:
+    text = yaml.safe_dump({"version": 1, "images": [image(), image(min_disk=50)]})
+
+    assert problems(text) == [
+        "images: 'a' is there 2 times for the default cloud; names must differ"
+    ]
+    assert len(requests(images=[image(cloud="x"), image(cloud="y")])) == 2
+
+
+def test_a_matrix_cannot_explode() -> None:
+    wide = {field: list(range(100)) for field in ("min_ram", "max_ram", "min_disk")}
+
+    assert f"images: must be at most {MOST_IMAGES} with all matrices" in problems(
+        yaml.safe_dump({"version": 1, "images": [image(matrix=wide)]})
+    )
+
+
+def test_the_published_schema_is_the_one_of_the_code() -> None:
+    published = json.loads((DOCS / "manifest.schema.json").read_text())
+
+    assert published == json_schema()
+    fields = published["$defs"]["Entry"]["properties"]
+    assert set(fields) == {*ImportRequest.model_fields, "matrix"}
+
+
+def test_the_example_of_the_page_is_a_manifest() -> None:
+    text = (DOCS / "manifests.md").read_text().partition("```yaml\n")[2].partition("```")[0]
+
+    assert [request.name for request in requests_of(parse_manifest(text))] == [
+        "ubuntu-24.04", "debian-12", "debian-12",
+    ]  # fmt: skip
+
+
+# --- planning -------------------------------------------------------------------------------
+
+
+def a_record(request: ImportRequest, state: State, **facts: Any) -> ImportRecord:
+    fields: dict[str, Any] = {
+        "id": f"import-of-{request.name}", "state": state, "cloud": request.cloud,
+        "kind": request.kind, "name": request.name, "image_url": request.image_url,
+        "created_at": NOON, "request": request.as_message(),
+    }  # fmt: skip
+    return ImportRecord.model_validate(fields | facts)
+
+
+def planned(
+    request: ImportRequest, *records: ImportRecord, images: list[Found] | None = None
+) -> Item:
+    found = {} if images is None else {request.cloud: images}
+    [item] = plan("default", [request], records, found)
+    return item
+
+
+def an_image(**facts: Any) -> Found:
+    fields = {"id": "img-1", "name": "ubuntu-24.04", "status": "active", "import_id": None}
+    return Found(**(fields | facts))
+
+
+def test_what_nobody_has_is_new() -> None:
+    item = planned(a_request(), images=[])
+
+    assert (item.step, item.record) == (Step.NEW, None)
+    assert item.key
+
+
+def test_who_plans_the_same_at_the_same_time_asks_with_the_same_key() -> None:
+    assert planned(a_request()).key == planned(a_request()).key
+    assert planned(a_request()).key != planned(a_request(min_disk=41)).key
+
+
+@pytest.mark.parametrize("state", [State.QUEUED, State.RUNNING, State.UNCERTAIN])
+def test_what_is_under_way_is_left_alone(state: State) -> None:
+    item = planned(a_request(), a_record(a_request(), state), images=[])
+
+    assert item.step is Step.UNCHANGED
+    assert str(state) in item.why
+
+
+def test_another_priority_or_receiver_makes_no_other_image() -> None:
+    other = a_request(priority="high", webhook_url="https://ci.example/hook")
+    record = a_record(a_request(), State.SUCCEEDED, image_id="img-1")
+
+    assert planned(other, record).step is Step.UNCHANGED
+    assert planned(other).key == planned(a_request()).key
+
+
+def test_what_has_succeeded_is_unchanged_while_its_image_is_there() -> None:
+    record = a_record(a_request(), State.SUCCEEDED, image_id="img-1")
+
+    assert planned(a_request(), record).step is Step.UNCHANGED
+    assert planned(a_request(), record, images=[an_image()]).step is Step.UNCHANGED
+
+
+def test_an_image_that_is_gone_is_imported_again_as_another_import() -> None:
+    record = a_record(a_request(), State.SUCCEEDED, image_id="img-1")
+
+    item = planned(a_request(), record, images=[])
+
+    assert (item.step, item.why) == (Step.AGAIN, "its image img-1 is gone")
+    assert item.key != planned(a_request()).key
+
+
+@pytest.mark.parametrize("state", [State.FAILED, State.CANCELED])
+def test_what_failed_is_tried_again_under_its_id(state: State) -> None:
+    item = planned(a_request(), a_record(a_request(), state, reason="IMG.0057: empty"))
+
+    assert (item.step, item.key) == (Step.AGAIN, None)
+    assert item.record is not None
+    assert "IMG.0057" in item.why
+
+
+def test_another_file_under_the_same_name_is_changed_and_says_what_differs() -> None:
+    old = a_record(a_request(min_disk=50, tags={"a": "b"}), State.SUCCEEDED, image_id="img-1")
+
+    item = planned(a_request(), old, images=[an_image(import_id=old.id)])
+
+    assert (item.step, item.why) == (Step.CHANGED, f"min_disk, tags differ from import {old.id}")
+
+
+def test_another_request_under_way_with_that_name_is_a_conflict() -> None:
+    other = a_record(a_request(min_disk=50), State.RUNNING)
+
+    assert planned(a_request(), other).step is Step.CONFLICT
+
+
+def test_somebody_elses_image_of_that_name_is_a_conflict() -> None:
+    item = planned(a_request(), images=[an_image(id="theirs")])
+
+    assert (item.step, item.key) == (Step.CONFLICT, None)
+    assert "theirs" in item.why
+
+
+def test_a_dead_image_is_in_nobodys_way() -> None:
+    assert planned(a_request(), images=[an_image(status="killed")]).step is Step.NEW
+
+
+def test_the_last_of_several_imports_of_a_request_counts() -> None:
+    failed = a_record(a_request(), State.FAILED, id="first")
+    later = NOON + timedelta(hours=1)
+    done = a_record(a_request(), State.SUCCEEDED, id="second", created_at=later, image_id="img-1")
+
+    assert planned(a_request(), done, failed).step is Step.UNCHANGED
+
+
+def test_images_that_a_manifest_made_and_holds_no_more_are_named() -> None:
+    request, gone = a_request(), a_request(name="old")
+    records = [
+        a_record(request, State.SUCCEEDED, key="manifest/default/1/1"),
+        a_record(gone, State.SUCCEEDED, key="manifest/default/2/1"),
+        a_record(gone, State.FAILED, key="manifest/default/3/1"),
+        a_record(gone, State.SUCCEEDED, key="manifest/other/2/1"),
+        a_record(gone, State.SUCCEEDED),
+    ]
+
+    assert dropped("default", [request], records) == [records[1]]

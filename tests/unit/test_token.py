@@ -1,0 +1,345 @@
+"""The shared token's decisions, with clocks and vaults passed in."""
+
+import json
+import threading
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from fakes import a_failure
+from redis.exceptions import ConnectionError as RedisGone
+
+from ims_config.records import ErrorClass
+from ims_worker.adapters.token import (
+    DISTRUST,
+    FIRST_HOLD,
+    LOCKED_HOLD,
+    LONGEST_HOLD,
+    Access,
+    Hold,
+    Seen,
+    SharedToken,
+    Vault,
+    identity_name,
+    read_state,
+)
+from ims_worker.errors import LoginRefused, Unavailable
+
+NOON = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = NOON
+
+    def __call__(self) -> datetime:
+        return self.now
+
+    def pass_(self, **span: float) -> None:
+        self.now += timedelta(**span)
+
+
+def a_state(token: str, issued: datetime, life: timedelta = timedelta(hours=24)) -> str:
+    body = {
+        "token": {
+            "methods": ["password"],
+            "issued_at": issued.strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
+            "expires_at": (issued + life).strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
+            "user": {"id": "u", "name": "n", "domain": {"id": "d", "name": "d"}},
+        }
+    }
+    return json.dumps({"auth_token": token, "body": body})
+
+
+class Iam:
+    """Counts logins and hands out token-1, token-2, …"""
+
+    def __init__(self, clock: Clock) -> None:
+        self.clock = clock
+        self.logins = 0
+        self.problem: Exception | None = None
+
+    def __call__(self) -> str:
+        self.logins += 1
+        if self.problem is not None:
+            raise self.problem
+        return a_state(f"token-{self.logins}", self.clock.now)
+
+
+def wrong(code: str = "IAM.0062") -> LoginRefused:
+    return LoginRefused(a_failure(code, "no", ErrorClass.AUTH), tried="POST /auth/tokens")
+
+
+def away() -> Unavailable:
+    return Unavailable(a_failure("HTTP.503", "no", ErrorClass.RETRY), tried="POST /auth/tokens")
+
+
+def alone() -> tuple[SharedToken, Iam, Clock]:
+    clock = Clock()
+    iam = Iam(clock)
+    return SharedToken(iam, None, now=clock), iam, clock
+
+
+class Gone:
+    """A vault whose Redis is away."""
+
+    def __getattr__(self, _name: str) -> Any:
+        def fails(*_args: object, **_kwargs: object) -> Any:
+            raise RedisGone("refused")
+
+        return fails
+
+
+@pytest.mark.parametrize(
+    ("life", "early"),
+    [
+        (timedelta(hours=24), timedelta(hours=2.4)),
+        (timedelta(hours=1), timedelta(minutes=6)),
+        (timedelta(minutes=20), timedelta(minutes=5)),
+    ],
+)
+def test_a_token_is_refreshed_in_good_time(life: timedelta, early: timedelta) -> None:
+    token = read_state(a_state("t", NOON, life), now=NOON)
+
+    assert token.soft == token.expires_at - early
+    assert token.fresh(token.soft - timedelta(seconds=1))
+    assert not token.fresh(token.soft)
+    assert token.usable(token.soft)
+
+
+def test_neither_token_nor_state_is_shown() -> None:
+    token = read_state(a_state("very-secret", NOON), now=NOON)
+
+    assert "very-secret" not in repr(token)
+    assert "very-secret" not in str(token)
+
+
+def test_one_login_serves_until_the_token_grows_old() -> None:
+    tokens, iam, clock = alone()
+
+    first = tokens.current()
+    clock.pass_(hours=21)
+    assert tokens.current() == first
+    clock.pass_(hours=1)
+
+    assert tokens.current().token == "token-2"
+    assert iam.logins == 2
+
+
+def test_a_late_refusal_of_an_old_token_does_not_drop_the_new_one() -> None:
+    tokens, iam, _ = alone()
+    old = tokens.current()
+    new = tokens.replace(old)
+
+    again = tokens.replace(old)
+
+    assert new is not None
+    assert again is not None
+    assert (new.token, again.token, iam.logins) == ("token-2", "token-2", 2)
+
+
+def test_new_tokens_that_are_refused_too_fetch_no_others_for_a_while() -> None:
+    tokens, iam, clock = alone()
+    new = tokens.replace(tokens.current())
+    assert new is not None
+    tokens.distrust()
+
+    assert tokens.replace(new) is None
+    assert iam.logins == 2
+
+    clock.now += DISTRUST
+    assert tokens.replace(new) is not None
+
+
+def test_wrong_credentials_are_tried_once_and_then_held() -> None:
+    tokens, iam, clock = alone()
+    iam.problem = wrong()
+
+    for _ in range(5):
+        with pytest.raises(LoginRefused) as caught:
+            tokens.current()
+        clock.pass_(seconds=1)
+
+    assert iam.logins == 1
+    assert caught.value.retry_after is not None
+    assert caught.value.retry_after <= FIRST_HOLD
+
+
+def test_a_released_hold_lets_the_next_call_try() -> None:
+    tokens, iam, _ = alone()
+    iam.problem = wrong()
+    with pytest.raises(LoginRefused):
+        tokens.current()
+    iam.problem = None
+
+    tokens.release()
+
+    assert tokens.current().token == "token-2"
+
+
+@pytest.mark.parametrize(
+    ("code", "tries", "pause"),
+    [
+        ("IAM.0062", 0, FIRST_HOLD),
+        ("IAM.0062", 1, FIRST_HOLD * 2),
+        ("IAM.0062", 3, FIRST_HOLD * 8),
+        ("IAM.0062", 4, LONGEST_HOLD),
+        ("IAM.0062", 90, LONGEST_HOLD),
+        ("IAM.0061", 0, LOCKED_HOLD),
+    ],
+)
+def test_each_refusal_in_a_row_makes_the_pause_longer(
+    code: str, tries: int, pause: timedelta
+) -> None:
+    before = Hold(failure=a_failure(), tries=tries, next_at=NOON) if tries else None
+
+    hold = Hold.after(wrong(code), before, now=NOON)
+
+    assert hold.next_at - NOON == pause
+    assert hold.tries == tries + 1
+
+
+def test_an_iam_that_is_away_does_not_count_as_wrong_credentials() -> None:
+    tokens, iam, clock = alone()
+    iam.problem = away()
+    for _ in range(3):
+        with pytest.raises(Unavailable):
+            tokens.current()
+    assert iam.logins == 1
+    iam.problem = None
+
+    clock.pass_(seconds=6)
+
+    assert tokens.current().token == "token-2"
+
+
+def test_a_token_that_still_works_outlives_an_iam_that_is_away() -> None:
+    tokens, iam, clock = alone()
+    tokens.current()
+    iam.problem = away()
+    clock.pass_(hours=22)
+
+    assert tokens.current().token == "token-1"
+    assert tokens.current().token == "token-1"
+    assert iam.logins == 2
+
+    clock.pass_(hours=3)
+    with pytest.raises(Unavailable):
+        tokens.current()
+
+
+def test_an_unreadable_login_is_the_clouds_trouble() -> None:
+    clock = Clock()
+    for state in ("", "{}", '{"auth_token": "t", "body": {}}', '{"auth_token": "t", "body": 1}'):
+        with pytest.raises(Unavailable):
+            SharedToken(lambda answer=state: answer, None, now=clock).current()  # type: ignore[misc]  # the default binds
+
+
+def test_without_redis_a_process_goes_on_alone(caplog: pytest.LogCaptureFixture) -> None:
+    clock = Clock()
+    iam = Iam(clock)
+    gone: Any = Gone()
+    tokens = SharedToken(iam, gone, now=clock)
+
+    first = tokens.current()
+    second = tokens.replace(first)
+
+    assert second is not None
+    assert (first.token, second.token) == ("token-1", "token-2")
+    assert len([record for record in caplog.records if "Redis" in record.message]) == 1
+
+
+def test_without_redis_wrong_credentials_are_held_in_the_process() -> None:
+    clock = Clock()
+    iam = Iam(clock)
+    iam.problem = wrong()
+    gone: Any = Gone()
+    tokens = SharedToken(iam, gone, now=clock)
+
+    for _ in range(4):
+        with pytest.raises(LoginRefused):
+            tokens.current()
+
+    assert iam.logins == 1
+
+
+def test_threads_of_a_process_log_in_once() -> None:
+    tokens, iam, _ = alone()
+    threads = [threading.Thread(target=tokens.current) for _ in range(20)]
+
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert iam.logins == 1
+
+
+class Elsewhere:
+    """A vault in which another process holds the lock and has a token or will soon."""
+
+    def __init__(self, *seen: Seen) -> None:
+        self.seen = list(seen)
+        self.looks = 0
+
+    def look(self, _now: datetime) -> Seen:
+        self.looks += 1
+        return self.seen.pop(0) if len(self.seen) > 1 else self.seen[0]
+
+    def lock(self, _owner: str) -> int | None:
+        return None
+
+
+def beside(*seen: Seen) -> tuple[SharedToken, Iam, Clock]:
+    clock = Clock()
+    iam = Iam(clock)
+    vault: Any = Elsewhere(*seen)
+    shared: Vault = vault
+    return SharedToken(iam, shared, now=clock, sleep=lambda _s: None), iam, clock
+
+
+def a_token(name: str, *, age: timedelta = timedelta(0)) -> Access:
+    return read_state(a_state(name, NOON - age), now=NOON)
+
+
+def test_a_loser_waits_for_the_winners_token() -> None:
+    tokens, iam, _ = beside(Seen(), Seen(), Seen(token=a_token("theirs")))
+
+    assert tokens.current().token == "theirs"
+    assert iam.logins == 0
+
+
+def test_others_go_on_with_the_valid_token_while_one_refreshes() -> None:
+    tokens, iam, _ = beside(Seen(token=a_token("old", age=timedelta(hours=22))))
+
+    assert tokens.current().token == "old"
+    assert iam.logins == 0
+
+
+def test_a_hold_of_the_fleet_is_told_without_asking_iam() -> None:
+    hold = Hold(failure=a_failure("IAM.0062"), tries=1, next_at=NOON + timedelta(seconds=100))
+    tokens, iam, _ = beside(Seen(hold=hold))
+
+    with pytest.raises(LoginRefused, match=r"IAM\.0062.*on hold") as caught:
+        tokens.current()
+
+    assert caught.value.retry_after == timedelta(seconds=100)
+    assert iam.logins == 0
+
+
+def test_waiting_for_another_login_has_an_end() -> None:
+    tokens, _, _ = beside(Seen())
+
+    with pytest.raises(Unavailable):
+        tokens.current()
+
+
+def test_the_name_in_redis_depends_on_user_and_key() -> None:
+    names = {
+        identity_name(secret, {"auth_url": "u", "username": user})
+        for secret in ("k1", "k2")
+        for user in ("a", "b")
+    }
+
+    assert len(names) == 4
+    assert identity_name("k", {"a": "1", "b": "2"}) == identity_name("k", {"b": "2", "a": "1"})

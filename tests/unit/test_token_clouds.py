@@ -1,0 +1,109 @@
+"""Which clouds a worker knows, and what it says when it does not."""
+
+import os
+from pathlib import Path
+
+import pytest
+import requests
+from contract.tiny_ims import NOON
+from keystoneauth1 import exceptions as ks
+from pydantic import SecretStr
+
+from ims_config.records import ErrorClass
+from ims_config.settings import Settings
+from ims_worker.adapters.clouds import OpenStackClouds, login_problem, secret_keys
+from ims_worker.adapters.ims import ImsService
+from ims_worker.errors import LoginRefused, Refused, Unavailable
+
+CLOUDS = """
+clouds:
+  prod:
+    profile: otc
+    region_name: eu-de
+    auth: {username: u, password: very-secret, project_name: eu-de, user_domain_name: d}
+  empty:
+    auth: {auth_url: https://iam.example/v3}
+"""
+
+
+@pytest.fixture
+def clouds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> OpenStackClouds:
+    for name in list(os.environ):
+        if name.startswith("OS_"):
+            monkeypatch.delenv(name)
+    (tmp_path / "clouds.yaml").write_text(CLOUDS)
+    monkeypatch.setenv("OS_CLIENT_CONFIG_FILE", str(tmp_path / "clouds.yaml"))
+    return OpenStackClouds(Settings(redis_url=SecretStr("redis://127.0.0.1:1")), now=lambda: NOON)
+
+
+def test_a_service_is_made_once_and_without_the_network(clouds: OpenStackClouds) -> None:
+    service = clouds.service("prod")
+
+    assert isinstance(service, ImsService)
+    assert clouds.service("prod") is service
+    assert clouds.names() == ["empty", "prod"]
+
+
+def test_the_vendor_profile_gives_the_address(clouds: OpenStackClouds) -> None:
+    identity = clouds._cloud("prod").identity
+
+    assert identity["auth_url"] == "https://iam.eu-de.otc.t-systems.com/v3"
+    assert "very-secret" not in str(identity)
+
+
+def test_an_unknown_cloud_is_refused_and_the_known_are_named(clouds: OpenStackClouds) -> None:
+    with pytest.raises(Refused, match="empty, prod") as caught:
+        clouds.service("nowhere")
+
+    assert caught.value.failure.error_class is ErrorClass.PERMANENT
+
+
+@pytest.mark.parametrize("name", ["empty", None])
+def test_missing_credentials_say_what_to_do(clouds: OpenStackClouds, name: str | None) -> None:
+    with pytest.raises(LoginRefused) as caught:
+        clouds.service(name).project()
+
+    assert "clouds.yaml" in caught.value.failure.hint
+
+
+def an_answer(status: int, body: bytes, **headers: str) -> ks.HttpError:
+    response = requests.Response()
+    response.status_code = status
+    response._content = body
+    response.headers.update(headers)
+    return ks.HttpError(response=response, http_status=status)
+
+
+@pytest.mark.parametrize(
+    ("exc", "kind"),
+    [
+        (an_answer(401, b'{"error":{"message":"Unauthorized.","code":401}}'), LoginRefused),
+        (an_answer(403, b'{"error_code":"IAM.0080","error_msg":"m"}'), LoginRefused),
+        (an_answer(400, b'{"error_code":"IAM.0011","error_msg":"m"}'), LoginRefused),
+        (an_answer(429, b'{"error_code":"IAM.0012","error_msg":"m"}'), Unavailable),
+        (an_answer(500, b""), Unavailable),
+        (an_answer(503, b"<html>"), Unavailable),
+        (ks.ConnectFailure("no route"), Unavailable),
+        (ks.DiscoveryFailure("no versions"), Unavailable),
+        (KeyError("X-Subject-Token"), Unavailable),
+    ],
+)
+def test_only_a_refusal_by_iam_itself_is_about_credentials(exc: Exception, kind: type) -> None:
+    problem = login_problem(exc, "https://iam.example/v3", now=NOON)
+
+    assert type(problem) is kind
+    assert problem.tried.startswith("POST https://iam.example/v3/auth/tokens (")
+
+
+def test_iams_own_pause_is_told() -> None:
+    busy = an_answer(429, b"", **{"Retry-After": "9"})
+
+    pause = login_problem(busy, "https://iam.example/v3", now=NOON).retry_after
+
+    assert pause is not None
+    assert pause.total_seconds() == 9
+
+
+def test_a_key_that_is_none_is_not_used(caplog: pytest.LogCaptureFixture) -> None:
+    assert secret_keys(Settings(secret_key=SecretStr("short"))) == []
+    assert "short" not in caplog.text

@@ -1,0 +1,31 @@
+"""The worker's Celery app: `celery -A ims_worker.app worker`."""
+
+from typing import Any
+
+from celery import signals
+
+from ims_config.celery_app import make_celery
+from ims_config.logs import bind, configure_logging
+from ims_config.settings import Settings
+from ims_worker import notifications, tasks, watching
+from ims_worker.scheduler import SchedulerStep
+
+app = make_celery(Settings())
+app.set_default()
+tasks.register(app)
+notifications.register(app)
+watching.register(app)
+app.steps["worker"].add(SchedulerStep)
+# Otherwise the queues that other apps' callbacks are sent to would be consumed from as well.
+app.amqp.queues.select([queue.name for queue in app.conf.task_queues])
+
+
+@signals.setup_logging.connect(weak=False)  # type: ignore[untyped-decorator]
+def _log_our_way(**_: Any) -> None:
+    configure_logging(Settings())
+
+
+@signals.task_prerun.connect(weak=False)  # type: ignore[untyped-decorator]
+def _bind_task(task_id: str, task: Any, **_: Any) -> None:
+    # Threads are reused: without this the next task would log the last one's id.
+    bind({"task": task.name, "task_id": task_id})

@@ -1,0 +1,101 @@
+"""Wires the story to the real ledger, cloud and schedule, once per process."""
+
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from functools import cache
+
+from redis import Redis
+from redis.backoff import ExponentialBackoff
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import TimeoutError as RedisTimeoutError
+from redis.retry import Retry
+
+from ims_config.settings import Settings
+from ims_ledger import Ledger
+from ims_worker.adapters.clouds import OpenStackClouds
+from ims_worker.adapters.cooldown import RedisCooldowns
+from ims_worker.adapters.due import DueSchedule
+from ims_worker.adapters.guarded import Allowed
+from ims_worker.adapters.obs import ObjectStorage
+from ims_worker.judging import Patience
+from ims_worker.story import Importer
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parts:
+    """What the tasks and the scheduler of one worker process work with."""
+
+    settings: Settings
+    ledger: Ledger
+    due: DueSchedule
+    clouds: OpenStackClouds
+    importer: Importer
+    allowed_receivers: Allowed
+    """Of webhooks."""
+    storage: ObjectStorage
+    redis: Redis
+
+
+def connect_redis(settings: Settings) -> Redis:
+    """A client with short time limits: a task must not hang on a Redis that went away."""
+    return Redis.from_url(
+        settings.redis,
+        socket_timeout=5,
+        socket_connect_timeout=3,
+        health_check_interval=30,
+        retry=Retry(ExponentialBackoff(cap=0.5, base=0.05), 2),
+        retry_on_error=[RedisConnectionError, RedisTimeoutError],
+    )
+
+
+def open_ledger(settings: Settings) -> Ledger:
+    """The ledger; an SQLite one is brought up to date by whoever comes first."""
+    ledger = Ledger(settings.ledger)
+    if settings.ledger.startswith("sqlite"):
+        ledger.migrate()
+    return ledger
+
+
+def patience(settings: Settings) -> Patience:
+    return Patience(
+        first=timedelta(seconds=settings.poll_first_s),
+        longest=timedelta(seconds=settings.poll_max_s),
+        settle=timedelta(seconds=settings.settle_s),
+        deadline=timedelta(seconds=settings.deadline_s),
+    )
+
+
+def utc_now() -> datetime:
+    return datetime.now(UTC)
+
+
+def build(settings: Settings) -> Parts:
+    """Everything real; a test builds an Importer of its own instead."""
+    ledger = open_ledger(settings)
+    redis = connect_redis(settings)
+    clouds = OpenStackClouds(settings, redis)
+    importer = Importer(
+        records=ledger,
+        clouds=clouds,
+        cooldowns=RedisCooldowns(redis),
+        patience=patience(settings),
+        max_active=settings.max_active_per_project,
+        uncertain_policy=settings.uncertain_policy,
+        now=utc_now,
+    )
+    return Parts(
+        settings=settings,
+        ledger=ledger,
+        due=DueSchedule(redis, lease=settings.lease),
+        clouds=clouds,
+        importer=importer,
+        allowed_receivers=Allowed(settings.webhook_allow),
+        storage=ObjectStorage(settings),
+        redis=redis,
+    )
+
+
+@cache
+def parts() -> Parts:
+    """The parts of this process, made at first use: after a fork, never before."""
+    return build(Settings())

@@ -1,0 +1,374 @@
+"""The tasks: each translates between Celery and one step of the story, and does nothing else."""
+
+import logging
+import random
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, replace
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
+
+from celery import Celery, Task
+from celery.exceptions import Ignore
+from redis import RedisError
+
+from ims_config import names
+from ims_config.flow import Ticket, import_flow, ticket_of
+from ims_config.messages import InvalidRequest, parse_request
+from ims_config.records import ImportRecord, ImportResult, State, WaitsFor
+from ims_ledger.errors import LedgerUnavailable, NoSuchImport
+from ims_worker.adapters.due import Hold
+from ims_worker.bootstrap import Parts, parts
+from ims_worker.canvas import canvas_of, canvas_of_chain
+from ims_worker.errors import CloudProblem
+from ims_worker.leftovers import import_id_of, leftovers, missing
+from ims_worker.ports import ImageId
+from ims_worker.story import Finished, Live, LookAgain, Next
+
+logger = logging.getLogger(__name__)
+
+# After trouble of our own (ledger gone, a defect): soon, but not in a loop.
+TROUBLE_PAUSE: Final = timedelta(seconds=10)
+# A task id becomes the value of the tag by which the image is found again.
+_TAG_VALUE: Final = re.compile(r"[A-Za-z0-9_\-]{1,43}")
+SWEEP_PAGE: Final = 500
+LONGEST_JITTER: Final = 1.1
+
+
+class ImportFailed(Exception):
+    """How a Celery app sees an import that FAILED or was CANCELED.
+
+    Arguments, plain JSON, so that an app without this package can read them: the code, the
+    cloud's reason, and an object with hint, request_id, http_status, class and import_id.
+    """
+
+
+class NotYet(Exception):
+    """What the id of a producer gives between two looks: how the import stands."""
+
+
+def register(app: Celery) -> None:
+    """Add the tasks to a worker's app."""
+    poll = app.task(
+        name=names.POLL_IMPORT,
+        bind=True,
+        base=PollTask,
+        ignore_result=False,
+        # STARTED would hide the RETRY that a producer sees between two looks.
+        track_started=False,
+        max_retries=None,
+        throws=(ImportFailed, NoSuchImport),
+    )(poll_import)
+    app.task(
+        name=names.IMPORT_IMAGE,
+        bind=True,
+        ignore_result=False,
+        max_retries=None,
+        throws=(InvalidRequest,),
+    )(_import_image(app, poll))
+    app.task(name=names.SUBMIT_IMPORT, bind=True)(submit_import)
+    # Housekeeping every few seconds would push the imports off Flower's pages.
+    app.task(name=names.SWEEP, send_events=False)(sweep)
+    app.task(name=names.GC, ignore_result=False, send_events=False)(gc)
+    app.task(name=names.FIND_IMAGES, ignore_result=False, send_events=False)(find_images)
+    app.task(name=names.RESUME, ignore_result=False, send_events=False)(resume)
+    app.task(name=names.CHECK_CLOUD, ignore_result=False, send_events=False)(check_cloud)
+
+
+# --- a request that comes as a message ------------------------------------------------------
+
+
+def _import_image(app: Celery, poll: Any) -> Callable[..., Any]:
+    def import_image(self: Any, request: dict[str, Any]) -> Any:
+        """Record a request that came as a message; its import has this task's id."""
+        if not _TAG_VALUE.fullmatch(self.request.id):
+            raise InvalidRequest(
+                "task_id: must be 1 to 43 letters, digits, '_' or '-' (it becomes an image tag); "
+                f"given: {self.request.id!r}"
+            )
+        wanted = parse_request(request)
+        work = parts()
+        try:
+            record, created = work.ledger.record(
+                wanted, import_id=self.request.id, requested_by=f"celery:{self.request.origin}"
+            )
+            if created:
+                work.ledger.keep_canvas(record.id, canvas_of(self, poll))
+            elif work.ledger.is_reported(record.id):
+                raise Ignore("a late copy of a message whose import has ended")
+        except LedgerUnavailable as exc:
+            # Only the message knows this request yet: it has to stay.
+            raise self.retry(exc=exc, countdown=TROUBLE_PAUSE.total_seconds()) from exc
+        return self.replace(import_flow(app, record))
+
+    return import_image
+
+
+# --- one step -------------------------------------------------------------------------------
+
+
+def submit_import(self: Any, ticket: Ticket | str) -> Ticket:
+    """Submit once; what follows in the chain is sent only if the import is on its way."""
+    work = parts()
+    import_id, generation = _opened(ticket)
+    if canvas := canvas_of_chain(self.app, self.request):
+        with _ledger_may_be_gone():
+            work.ledger.keep_canvas(import_id, canvas)
+    hold, live = _begin(work, import_id, generation)
+    step = _take(work, hold, live, lambda: work.importer.submit(import_id))
+    match step:
+        case Finished(result):
+            pause, record = timedelta(0), result
+        case LookAgain(pause, record):
+            pass
+    _log(record)
+    if record.state is State.WAITING and record.waits_for is not WaitsFor.SLOT:
+        _wake_next(work, record)
+    if pause > timedelta(0) or not self.request.chain:
+        _tell_retry(self, import_id, _saying(record, live))
+        _again(work, hold, pause, live)
+        raise Ignore(record.state)
+    # The poll that Celery sends now carries this generation; if it is lost, the lease runs out.
+    _again(work, hold, work.settings.lease, live)
+    return ticket_of(record, hold.generation)
+
+
+def poll_import(self: Any, ticket: Ticket | str) -> dict[str, Any]:
+    """Look once; the result is the import's final record, and a failure carries its reason."""
+    work = parts()
+    import_id, generation = _opened(ticket)
+    hold, live = _begin(work, import_id, generation)
+    step = _take(work, hold, live, lambda: work.importer.look(import_id, live))
+    match step:
+        case Finished(result):
+            _log(result)
+            _wake_next(work, result)
+            return _final(work, hold, result)
+        case LookAgain(pause, record, seen):
+            said = _saying(record, seen)
+            if said != live.said:
+                _tell_retry(self, import_id, said)
+            if record.state != (live.said.partition(" ")[0] or State.RUNNING):
+                _log(record)
+            if self.request.called_directly is False:
+                self.send_event("task-retried", exception=said, traceback="")
+            _again(work, hold, pause, replace(seen, said=said))
+            raise Ignore(said)
+
+
+class PollTask(Task):  # type: ignore[misc]  # Celery is untyped
+    """A task whose end ends the import: only now is its result in the backend."""
+
+    def after_return(self, _status: str, retval: Any, task_id: str, *_what_and_why: Any) -> None:
+        work = parts()
+        if not isinstance(retval, NoSuchImport):
+            work.ledger.mark_reported(task_id)
+        work.due.forget(task_id)
+
+
+def _opened(ticket: Ticket | str) -> tuple[str, int | None]:
+    if isinstance(ticket, str):
+        return ticket, None
+    return ticket["id"], ticket.get("generation")
+
+
+def _begin(work: Parts, import_id: str, generation: int | None) -> tuple[Hold, Live]:
+    try:
+        begun = work.due.begin(import_id, generation)
+    except RedisError as exc:
+        # The import stays in the schedule or the sweep puts it back: nothing is lost.
+        logger.warning("redis is gone, the look is left to later", extra={"why": str(exc)})
+        raise Ignore("Redis is gone") from exc
+    if begun is None:
+        raise Ignore("a newer message has this import")
+    return begun
+
+
+def _take(work: Parts, hold: Hold, live: Live, step: Callable[[], Next]) -> Next:
+    """One step of the story; no trouble of our own ends an import."""
+    try:
+        return step()
+    except NoSuchImport:
+        work.due.let_go(hold)
+        raise
+    except LedgerUnavailable as exc:
+        logger.warning("ledger is gone, the look is left to later", extra={"why": str(exc)})
+        _again(work, hold, TROUBLE_PAUSE, live)
+        raise Ignore("the ledger is gone") from exc
+    except Exception as exc:
+        logger.exception("a step failed unexpectedly", extra={"import_id": hold.import_id})
+        _again(work, hold, TROUBLE_PAUSE, live)
+        raise Ignore("unexpected") from exc
+
+
+def _wake_next(work: Parts, record: ImportRecord) -> None:
+    """Let those begin at once for whom this import has freed a slot."""
+    if record.project is None:
+        return
+    try:
+        limit = work.settings.max_active_per_project
+        work.due.hasten(work.ledger.next_in_line(record.project, limit=limit))
+    except (RedisError, LedgerUnavailable) as exc:
+        logger.warning("the next in line was not woken", extra={"why": str(exc)})
+
+
+def _again(work: Parts, hold: Hold, pause: timedelta, live: Live) -> None:
+    # Jitter: what was put off together should not come back together.
+    pause *= random.uniform(1, LONGEST_JITTER)  # noqa: S311  # no cryptography
+    try:
+        work.due.again(hold, after=pause, live=live)
+    except RedisError as exc:
+        logger.warning("redis is gone, the sweep goes on later", extra={"why": str(exc)})
+
+
+def _final(work: Parts, hold: Hold, result: ImportResult) -> dict[str, Any]:
+    if work.ledger.is_reported(result.id):
+        work.due.forget(result.id)
+        raise Ignore("reported already")
+    work.due.let_go(hold)
+    if result.state is State.SUCCEEDED:
+        return result.model_dump(mode="json")
+    raise _failed(result)
+
+
+def _failed(result: ImportResult) -> ImportFailed:
+    if result.error is None:
+        reason = result.reason or f"the import was {result.state}"
+        return ImportFailed(str(result.state), reason, {"import_id": result.id})
+    details = result.error.model_dump(mode="json", exclude={"code", "message"})
+    return ImportFailed(result.error.code, result.error.message, details | {"import_id": result.id})
+
+
+def _saying(record: ImportRecord, live: Live) -> str:
+    percent = live.progress.percent
+    shown = [str(record.state), "" if percent is None else f"{percent:.0f} %", record.reason or ""]
+    return " · ".join(filter(None, shown))
+
+
+def _log(record: ImportRecord) -> None:
+    """One line for each thing that became of an import."""
+    facts = {
+        "import_id": record.id,
+        "image_name": record.name,
+        "job_id": record.job_id,
+        "image_id": record.image_id,
+        "reason": record.reason,
+    }
+    known = {name: value for name, value in facts.items() if value is not None}
+    logger.info("import %s", record.state, extra=known)
+
+
+def _tell_retry(task: Any, import_id: str, said: str) -> None:
+    """Show the producer's id as RETRY with what is known; never a reason to fail."""
+    try:
+        task.backend.mark_as_retry(import_id, NotYet(said), traceback="", request=None)
+    except Exception as exc:  # noqa: BLE001  # each backend has errors of its own
+        logger.warning("the result backend did not take a progress", extra={"why": str(exc)})
+
+
+@contextmanager
+def _ledger_may_be_gone() -> Iterator[None]:
+    try:
+        yield
+    except (LedgerUnavailable, NoSuchImport) as exc:
+        logger.warning("canvas not kept", extra={"why": str(exc)})
+
+
+# --- housekeeping ---------------------------------------------------------------------------
+
+
+def sweep() -> int:
+    """Put back into the schedule every open import that it has lost; returns how many."""
+    work = parts()
+    stale = datetime.now(UTC) - work.settings.lease
+    restored, after = 0, None
+    while page := work.ledger.open_imports(limit=SWEEP_PAGE, after=after):
+        # A young import's first message is still on its way.
+        old = [record.id for record in page if (record.updated_at or record.created_at) < stale]
+        known = work.due.known(old)
+        restored += work.due.restore(set(old) - known)
+        after = page[-1].id
+    if restored:
+        logger.info("imports put back into the schedule", extra={"count": restored})
+    _forget_the_old(work)
+    return restored
+
+
+def _forget_the_old(work: Parts) -> None:
+    if work.settings.retention_days is None:
+        return
+    before = datetime.now(UTC) - timedelta(days=work.settings.retention_days)
+    if pruned := work.ledger.prune(before=before):
+        logger.info("imports forgotten", extra={"count": pruned})
+
+
+def resume(cloud: str | None = None) -> dict[str, Any]:
+    """Try the credentials of a cloud again, now; tells how many imports waited for that."""
+    work = parts()
+    try:
+        work.clouds.release_hold(cloud)
+    except CloudProblem as problem:
+        return _told(problem)
+    waiting = work.ledger.waiting_for(WaitsFor.CREDENTIALS, cloud=cloud)
+    work.due.hasten(waiting)
+    return {"waited": len(waiting)}
+
+
+def gc(cloud: str | None = None, *, delete: bool = False, unknown: bool = False) -> dict[str, Any]:
+    """Find images of ours that no import needs and, with `delete`, delete them; those that this
+    ledger knows nothing of only with `unknown` as well."""
+    work = parts()
+    try:
+        service = work.clouds.service(cloud)
+        project = service.project()
+        images = service.private_images()
+    except CloudProblem as problem:
+        return _told(problem)
+    records = {record.id: record for record in work.ledger.of_project(project)}
+    found = list(leftovers(images, records))
+    deleted, kept = [], {}
+    for leftover in found if delete else ():
+        if leftover.known or unknown:
+            try:
+                service.delete_image(ImageId(leftover.image_id))
+                deleted.append(leftover.image_id)
+            except CloudProblem as problem:
+                kept[leftover.image_id] = str(problem)
+    return {
+        "project": project,
+        "leftovers": [asdict(leftover) for leftover in found],
+        "missing": missing(images, records.values()),
+        "deleted": deleted,
+        "not_deleted": kept,
+    }
+
+
+def find_images(cloud: str | None, names: list[str]) -> dict[str, Any]:
+    """The private images of a cloud with one of these names, and which import each is from."""
+    try:
+        images = parts().clouds.service(cloud).private_images()
+    except CloudProblem as problem:
+        return _told(problem)
+    wanted = set(names)
+    found = [
+        {
+            "id": image.id,
+            "name": image.name,
+            "status": image.status or "unknown",
+            "import_id": import_id_of(image),
+        }
+        for image in images
+        if image.name in wanted
+    ]
+    return {"images": found}
+
+
+def _told(problem: CloudProblem) -> dict[str, Any]:
+    return {"problem": str(problem), "hint": problem.failure.hint}
+
+
+def check_cloud(cloud: str | None = None) -> dict[str, Any]:
+    """What only a worker can say: whether the login works and what the quota is."""
+    answer: dict[str, Any] = parts().clouds.check(cloud)
+    return answer
