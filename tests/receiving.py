@@ -2,6 +2,7 @@
 to misbehave."""
 
 import json
+import ssl
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -58,11 +59,15 @@ class Receiver:
 
     @classmethod
     @contextmanager
-    def running(cls, host: str = "127.0.0.1", port: int = 0) -> Iterator[Self]:
+    def running(
+        cls, host: str = "127.0.0.1", port: int = 0, tls: ssl.SSLContext | None = None
+    ) -> Iterator[Self]:
         server = ThreadingHTTPServer((host, port), _Handler)
         server.daemon_threads = True
+        if tls is not None:
+            server.socket = tls.wrap_socket(server.socket, server_side=True)
         port = server.server_address[1]
-        receiver = cls(f"http://{host}:{port}/hook")
+        receiver = cls(f"{'https' if tls else 'http'}://{host}:{port}/hook")
         receiver.gate.set()
         server.receiver = receiver  # type: ignore[attr-defined]  # the handler's way to it
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})

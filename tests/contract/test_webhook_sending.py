@@ -1,15 +1,13 @@
 """Sending one webhook to real sockets: which are reached, and what is made of their answers."""
 
 import socket
-import ssl
-import subprocess
-import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from certificates import Certificate
 from receiving import Receiver
 
 from ims_config.webhooks import secrets_of
@@ -194,45 +192,26 @@ def test_who_answers_a_byte_at_a_time_is_hung_up_on(
 
 
 @pytest.fixture
-def tls(tmp_path: Path) -> Iterator[tuple[int, Path]]:
-    """A server with a certificate for `localhost` that nobody has signed."""
-    key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
-    subprocess.run(
-        ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", "-subj",
-         "/CN=localhost", "-addext", "subjectAltName=DNS:localhost", "-keyout", str(key), "-out",
-         str(certificate)],
-        check=True, capture_output=True,
-    )  # fmt: skip
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(certificate, key)
-    listener = socket.create_server(("127.0.0.1", 0))
-    listener.settimeout(30)
+def certificate(tmp_path: Path) -> Certificate:
+    return Certificate.for_localhost(tmp_path)
 
-    def serve() -> None:
-        try:
-            with context.wrap_socket(listener.accept()[0], server_side=True) as connection:
-                connection.recv(65536)
-                connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
-        except (OSError, ssl.SSLError):
-            return
 
-    thread = threading.Thread(target=serve)
-    thread.start()
-    yield listener.getsockname()[1], certificate
-    listener.close()
-    thread.join()
+@pytest.fixture
+def tls(certificate: Certificate) -> Iterator[Receiver]:
+    with Receiver.running("localhost", tls=certificate.for_a_server()) as receiver:
+        yield receiver
 
 
 def test_the_certificate_is_checked_for_the_name_and_not_for_the_address(
-    tls: tuple[int, Path], monkeypatch: pytest.MonkeyPatch
+    tls: Receiver, certificate: Certificate, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    port, certificate = tls
-    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(certificate))
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(certificate.file))
 
-    assert told(f"https://localhost:{port}/", Allowed("127.0.0.0/8,::1")) == Taken(http_status=200)
+    assert told(tls.url, Allowed("127.0.0.0/8,::1")) == Taken(http_status=204)
 
 
-def test_a_certificate_that_nobody_signed_is_not_trusted(tls: tuple[int, Path]) -> None:
-    outcome = told(f"https://localhost:{tls[0]}/", Allowed("127.0.0.0/8,::1"))
+def test_a_certificate_that_nobody_signed_is_not_trusted(tls: Receiver) -> None:
+    outcome = told(tls.url, Allowed("127.0.0.0/8,::1"))
 
     assert outcome == NotTaken(error="the certificate is not trusted")
+    assert tls.all == []

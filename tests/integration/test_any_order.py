@@ -198,6 +198,7 @@ class AnyOrder(RuleBasedStateMachine):
     @rule(import_id=ids)
     def cancel_and_admission_meet(self, import_id: str) -> None:
         """Never both: canceled before IMS was asked means that IMS is never asked."""
+        asked_before = self.model[import_id].cancel
         if self.model[import_id].state not in {State.QUEUED, State.WAITING}:
             return
 
@@ -211,7 +212,8 @@ class AnyOrder(RuleBasedStateMachine):
 
         now = self.ledger.get(import_id)
         assert (now.state, now.cancel) in {
-            (State.CANCELED, None),
+            # Asked for while IMS was being asked, which then said no.
+            (State.CANCELED, asked_before),
             (State.SUBMITTING, "delete"),
         }
         self._read_admission(import_id)

@@ -2,26 +2,21 @@
 
 import base64
 import json
-import ssl
 import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 from typing import Any
 
 import pytest
 import requests
 import yaml
-from cryptography import x509
+from certificates import Certificate
 from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
-from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey, generate_private_key
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 from cryptography.hazmat.primitives.hashes import SHA256
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
-from cryptography.x509.oid import NameOID
 from running import Running, until
 
 from ims_producer import Client
@@ -74,47 +69,26 @@ def records(*keys: str, event: str = "ObjectCreated:Put", bucket: str = "images"
 
 
 @pytest.fixture(scope="module")
-def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[RSAPrivateKey, Path, Path]:
-    key = generate_private_key(65537, 2048)
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
-    made = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(1)
-        .not_valid_before(datetime.now(UTC) - timedelta(days=1))
-        .not_valid_after(datetime.now(UTC) + timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
-        .sign(key, SHA256())
-    )
-    folder = tmp_path_factory.mktemp("smn")
-    (folder / "cert.pem").write_bytes(made.public_bytes(Encoding.PEM))
-    private = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-    (folder / "key.pem").write_bytes(private)
-    return key, folder / "cert.pem", folder / "key.pem"
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Certificate:
+    return Certificate.for_localhost(tmp_path_factory.mktemp("smn"))
 
 
 @pytest.fixture(scope="module")
-def smn(certificate: tuple[RSAPrivateKey, Path, Path]) -> Iterator[Smn]:
-    key, shown, private = certificate
-
+def smn(certificate: Certificate) -> Iterator[Smn]:
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             if "confirm" in self.path and not made.away:
                 made.confirmed.append(self.path)
             self.send_response(503 if made.away else 200)
             self.end_headers()
-            self.wfile.write(shown.read_bytes())
+            self.wfile.write(certificate.file.read_bytes())
 
         def log_message(self, *_: Any) -> None:
             pass
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(shown, private)
-    server.socket = context.wrap_socket(server.socket, server_side=True)
-    made = Smn(key, server.server_address[1])
+    server.socket = certificate.for_a_server().wrap_socket(server.socket, server_side=True)
+    made = Smn(certificate.key, server.server_address[1])
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
     thread.start()
     yield made
@@ -135,13 +109,11 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
 
 
 @pytest.fixture(scope="module")
-def door(
-    running: Running, smn: Smn, certificate: tuple[RSAPrivateKey, Path, Path]
-) -> Iterator[str]:
+def door(running: Running, smn: Smn, certificate: Certificate) -> Iterator[str]:
     """An API that trusts this SMN's certificate and takes one topic."""
     port = free_port()
     env = running.stack.env | {
-        "REQUESTS_CA_BUNDLE": str(certificate[1]),
+        "REQUESTS_CA_BUNDLE": str(certificate.file),
         "IMS_IMPORT_SMN_TOPICS": f"urn:smn:eu-de:0:other, {TOPIC}",
         "IMS_IMPORT_SMN_HOSTS": f"localhost:{smn.port}",
     }
@@ -216,7 +188,7 @@ def test_what_smn_did_not_sign_for_us_is_refused(
 ) -> None:
     status, problem = post(door, smn.news("in/a") | change)
 
-    assert (status, why in problem["detail"]) == (403, True), problem
+    assert (status, why in problem["detail"]) == (401, True), problem
 
 
 def test_a_signed_confirmation_leads_nowhere_else(door: str, smn: Smn) -> None:
@@ -224,7 +196,7 @@ def test_a_signed_confirmation_leads_nowhere_else(door: str, smn: Smn) -> None:
 
     status, problem = post(door, message)
 
-    assert (status, "its subscribe_url is not at" in problem["detail"]) == (403, True)
+    assert (status, "its subscribe_url is not at" in problem["detail"]) == (401, True)
 
 
 def test_while_smn_is_away_it_is_asked_to_come_again(door: str, smn: Smn) -> None:
@@ -245,7 +217,7 @@ def test_without_topics_nothing_of_smn_is_taken(running: Running, smn: Smn) -> N
 
     status, problem = post(f"{api.url}/v1/events/obs", smn.news("in/a"))
 
-    assert (status, "name it in IMS_IMPORT_SMN_TOPICS" in problem["detail"]) == (403, True)
+    assert (status, "name it in IMS_IMPORT_SMN_TOPICS" in problem["detail"]) == (401, True)
 
 
 # --- MinIO, Ceph ----------------------------------------------------------------------------

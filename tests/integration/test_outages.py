@@ -52,6 +52,25 @@ def test_a_worker_waits_for_redis_and_goes_on_by_itself(running: Running) -> Non
     assert [running.images_of(import_id) for import_id in ids] == [1] * 5
 
 
+@pytest.mark.parametrize("pause_s", [0, 4])
+def test_a_worker_outlives_a_redis_that_goes_with_requests_in_hand(
+    running: Running, pause_s: float
+) -> None:
+    """They end when Redis is back, or while it is away: either way they cannot be acknowledged."""
+    running.cloud(latency_s=2)
+    ids = [running.client.submit(a_body(name=f"image-{number}")) for number in range(5)]
+    until(lambda: set(running.states(ids)) == {"SUBMITTING"}, "all are being asked for")
+    [worker] = running.stack.workers
+
+    running.stack.restart_redis(pause_s)
+    running.cloud(latency_s=0)
+
+    until(lambda: set(running.states(ids)) == {"SUCCEEDED"}, "all ended", seconds=90)
+    assert running.stack.workers == [worker]
+    assert worker.running
+    assert [running.images_of(import_id) for import_id in ids] == [1] * 5
+
+
 def test_a_cloud_that_hangs_for_a_while_fails_no_import_and_doubles_none(running: Running) -> None:
     """The request waits in the cloud's socket and is acted on when it comes back: long after the
     worker has given up waiting for the answer."""

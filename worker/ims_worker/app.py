@@ -8,8 +8,10 @@ from ims_config.celery_app import make_celery
 from ims_config.logs import bind, configure_logging
 from ims_config.settings import Settings
 from ims_worker import notifications, tasks, watching
+from ims_worker.adapters import redis_transport
 from ims_worker.scheduler import SchedulerStep
 
+redis_transport.use()
 app = make_celery(Settings())
 app.set_default()
 tasks.register(app)

@@ -127,12 +127,15 @@ def _caller(request: Request) -> Caller | None:
 
 
 def _no_key() -> Refusal:
-    return Refusal(
-        HTTPStatus.UNAUTHORIZED,
+    return not_known(
         "an API key is needed, as `Authorization: Bearer ims_…`; it is missing, wrong, "
-        "expired or revoked",
-        headers={"WWW-Authenticate": REALM},
+        "expired or revoked"
     )
+
+
+def not_known(why: str) -> Refusal:
+    """Who asks has not shown who that is."""
+    return Refusal(HTTPStatus.UNAUTHORIZED, why, headers={"WWW-Authenticate": REALM})
 
 
 def needs(scope: Scope) -> Any:

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from redis import RedisError
 
 from ims_config.records import Scope
-from ims_producer.api.access import client_of, key_documented, who_may
+from ims_producer.api.access import client_of, key_documented, not_known, who_may
 from ims_producer.api.problems import WITH_BODY, Refusal, documented
 from ims_producer.api.smn import NotFromSmn, SmnAway, SmnMessage, confirm, verify
 
@@ -68,6 +68,8 @@ class Taken(BaseModel):
     status_code=S.ACCEPTED,
     summary="Tell that objects have changed",
     responses=documented(*WITH_BODY),
+    # Or none: a message of SMN brings its signature instead.
+    openapi_extra={"security": [{}]},
 )
 def take_event(
     request: Request,
@@ -92,7 +94,8 @@ def _take_message(request: Request, message: SmnMessage) -> Taken:
             logger.info("subscription confirmed", extra={"topic": message.topic_urn})
             return Taken(objects=0, confirmed=True)
     except NotFromSmn as exc:
-        raise Refusal(S.FORBIDDEN, f"not a message of SMN for us: {exc}") from exc
+        # Its signature is what a key is elsewhere.
+        raise not_known(f"not a message of SMN for us: {exc}") from exc
     except SmnAway as exc:
         raise Refusal(S.SERVICE_UNAVAILABLE, str(exc), headers={"Retry-After": "30"}) from exc
     if message.type != "Notification":
