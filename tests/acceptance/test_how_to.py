@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ import yaml
 from builders import a_body
 from running import Running, until
 
+from ims_sandbox import bucket
 from ims_sandbox.process import free_port, listens
 
 HOW_TO = Path(__file__).parents[2] / "docs" / "how-to"
@@ -153,3 +155,27 @@ def test_the_receiver_of_the_page_about_webhooks_learns_of_an_image(
 
     image_id = running.client.get(import_id).image_id
     assert log.read_text().splitlines()[-1] == f"import.succeeded told {image_id}"
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
+def test_the_rules_and_the_event_of_the_page_about_watching_import_what_lands(
+    tmp_path: Path,
+) -> None:
+    rules, _ = blocks("../watch.md", "yaml")
+    [event] = blocks("../watch.md", "sh")
+    file = tmp_path / "watch.yaml"
+    file.write_text(rules)
+    with Running.start(settings={"WATCH_FILE": str(file)}, api=True) as running:
+        stack, api = running.stack, running.stack.api
+        assert api is not None
+        good = [stack.folder / "ubuntu.qcow2"]
+        bucket.fill(stack.s3_url or "", stack.keys, bucket="my-bucket", files=good, folder="images")
+        stack.s3().put_object(Bucket="my-bucket", Key="images/ubuntu.qcow2.ready", Body=b"")
+
+        told = run([event], {"API": api.url, "KEY": api.key, "PATH": os.environ["PATH"]}, tmp_path)
+
+        until(lambda: bool(running.client.list()), "it was imported")
+        [record] = running.client.list()
+        assert running.client.wait(record.id, timeout=30).state == "SUCCEEDED"
+    assert json.loads(told.stdout) == {"objects": 1, "confirmed": False}
+    assert re.fullmatch(r"ubuntu-\d{8}-[0-9a-f]{8}", record.name)

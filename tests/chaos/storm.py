@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import signal
 import threading
 import time
 from collections import Counter
@@ -61,25 +62,30 @@ class Verdict:
     doubled: Sequence[str]
     unexplained: Sequence[str]
     broken_stories: Sequence[str]
+    died_alone: Sequence[str]
+    """Workers that ended and were not killed, with the end of their logs."""
     recovered: Sequence[float]
     """Seconds from each kill with an import in hand to the next thing that happened to it."""
 
     @property
     def holds(self) -> bool:
-        return not (self.lost or self.doubled or self.unexplained or self.broken_stories)
+        return not (
+            self.lost or self.doubled or self.unexplained or self.broken_stories or self.died_alone
+        )
 
     def row(self) -> str:
         worst = f"{max(self.recovered):.0f}" if self.recovered else "-"
         ends = ", ".join(f"{number} {state}" for state, number in sorted(self.states.items()))
         return (
             f"| {self.storm} | {self.imports} | {self.kills} | {self.faults} | {len(self.lost)} "
-            f"| {len(self.doubled)} | {len(self.unexplained)} | {worst} | {ends} |"
+            f"| {len(self.doubled)} | {len(self.unexplained)} | {len(self.died_alone)} "
+            f"| {worst} | {ends} |"
         )
 
 
 HEADER: Final = (
-    "| storm | imports | kills | faults | lost | doubled | without reason "
-    "| longest recovery, s | ends |\n|---|---|---|---|---|---|---|---|---|"
+    "| storm | imports | kills | faults | lost | doubled | without reason | workers died alone "
+    "| longest recovery, s | ends |\n|---|---|---|---|---|---|---|---|---|---|"
 )
 
 
@@ -95,7 +101,7 @@ def weather(
         json={"seed": storm.seed, "rates": dict(storm.faults)},
         timeout=10,
     ).raise_for_status()
-    with replacing_dead_workers(running.stack, folder):
+    with replacing_dead_workers(running.stack, folder) as died_alone:
         ids = [running.client.submit(a_body(name=f"image-{n}")) for n in range(imports)]
         if storm.disaster is not None:
             wait(lambda: _ended(running, ids) >= imports // 4, within)
@@ -103,7 +109,7 @@ def weather(
         wait(lambda: _ended(running, ids) == imports, within)
         # Late copies of messages get their chance to do harm before the books are read.
         wait(running.idle, 60)
-    return judge(running, storm.name, ids, folder)
+    return judge(running, storm.name, ids, folder, died_alone)
 
 
 def _ended(running: Running, ids: Sequence[str]) -> int:
@@ -121,13 +127,16 @@ def wait(condition: Callable[[], bool], seconds: float) -> bool:
 
 
 @contextmanager
-def replacing_dead_workers(stack: Stack, folder: Path) -> Iterator[None]:
-    """A supervisor, as systemd or a container engine would be."""
+def replacing_dead_workers(stack: Stack, folder: Path) -> Iterator[list[str]]:
+    """A supervisor, as systemd or a container engine would be; tells which ended by themselves."""
     done = threading.Event()
+    died_alone: list[str] = []
 
     def supervise() -> None:
         while not done.wait(0.2):
             for worker in [worker for worker in stack.workers if not worker.running]:
+                if worker.process.returncode != -signal.SIGKILL:
+                    died_alone.append(f"{worker.name}: {worker.tail()}")
                 stack.stop(worker)
                 # No waiting: it may be killed, or Redis may go, before it is ready.
                 deadly_worker(stack, folder, wait=False)
@@ -135,7 +144,7 @@ def replacing_dead_workers(stack: Stack, folder: Path) -> Iterator[None]:
     supervisor = threading.Thread(target=supervise, name="supervisor")
     supervisor.start()
     try:
-        yield
+        yield died_alone
     finally:
         done.set()
         supervisor.join()
@@ -151,7 +160,9 @@ def deadly_worker(stack: Stack, folder: Path, *, blind: bool = False, wait: bool
 # --- the judgement --------------------------------------------------------------------------
 
 
-def judge(running: Running, name: str, ids: Sequence[str], folder: Path) -> Verdict:
+def judge(
+    running: Running, name: str, ids: Sequence[str], folder: Path, died_alone: Sequence[str]
+) -> Verdict:
     """Lost, doubled, unexplained: the ledger against the cloud's own books."""
     books = running.books()
     records = {import_id: running.client.ledger.get(import_id) for import_id in ids}
@@ -176,6 +187,7 @@ def judge(running: Running, name: str, ids: Sequence[str], folder: Path) -> Verd
         broken_stories=[
             import_id for import_id in ids if not _one_story(records[import_id], events[import_id])
         ],
+        died_alone=died_alone,
         recovered=list(_recovered(kills, events)),
     )
 

@@ -65,6 +65,7 @@ def test_every_import_ends_once_whatever_dies(
     assert verdict.doubled == []
     assert verdict.unexplained == []
     assert verdict.broken_stories == []
+    assert verdict.died_alone == []
     if storm.kills:
         assert verdict.kills >= 10
     if storm.faults:

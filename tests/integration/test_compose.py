@@ -22,6 +22,7 @@ from cryptography.fernet import Fernet
 from redis import Redis
 from running import Running
 
+from ims_config.settings import Settings
 from ims_sandbox.process import Part, free_port
 from ims_sandbox.stack import PATIENCE, http_status
 
@@ -68,13 +69,11 @@ class Parsed:
         return plainly(" ".join(self.services[service]["healthcheck"]["test"]))
 
 
-@pytest.fixture(scope="module")
-def parsed(tmp_path_factory: pytest.TempPathFactory) -> Parsed:
+def parse(project: Path) -> tuple[str, dict[str, Any]]:
+    """What `docker-compose config` makes of the file, and of an override beside it."""
     if shutil.which("docker-compose") is None:
         missing("docker-compose is not installed (on Debian: apt install docker-compose)")
-    project = tmp_path_factory.mktemp("project")
     shutil.copy(ROOT / "docker-compose.yml", project)
-    secrets = make_secrets(project / "deploy" / "secrets")
     done = subprocess.run(
         ["docker-compose", "config"],
         cwd=project,
@@ -85,8 +84,41 @@ def parsed(tmp_path_factory: pytest.TempPathFactory) -> Parsed:
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    told = yaml.safe_load(done.stdout)
-    return Parsed(done.stdout, told["services"], told["secrets"], secrets)
+    return done.stdout, yaml.safe_load(done.stdout)
+
+
+@pytest.fixture(scope="module")
+def parsed(tmp_path_factory: pytest.TempPathFactory) -> Parsed:
+    project = tmp_path_factory.mktemp("project")
+    secrets = make_secrets(project / "deploy" / "secrets")
+    text, told = parse(project)
+    return Parsed(text, told["services"], told["secrets"], secrets)
+
+
+def given_secrets(services: Mapping[str, Mapping[str, Any]]) -> dict[str, set[str]]:
+    return {
+        name: {secret["source"] for secret in service.get("secrets", ())}
+        for name, service in services.items()
+    }
+
+
+def test_the_override_for_watched_buckets_adds_to_the_worker_alone(
+    parsed: Parsed, tmp_path: Path
+) -> None:
+    page = (ROOT / "docs" / "watch.md").read_text()
+    [*_, override] = re.findall(r"(?ms)^```yaml\n(.*?)^```", page)
+    (tmp_path / "docker-compose.override.yml").write_text(override)
+
+    _, told = parse(tmp_path)
+
+    given, before = given_secrets(told["services"]), given_secrets(parsed.services)
+    environment = told["services"]["worker"]["environment"]
+    added = {"ims_import_obs_access_key", "ims_import_obs_secret_key"}
+    settings = {f"IMS_IMPORT_{name.upper()}" for name in Settings.model_fields}
+    new = set(environment) - set(parsed.services["worker"]["environment"])
+    assert given == before | {"worker": before["worker"] | added}
+    assert new == {"IMS_IMPORT_WATCH_FILE"}
+    assert new | {name.upper() for name in added} <= settings
 
 
 def test_the_services_of_ours_are_one_image_with_several_commands(parsed: Parsed) -> None:
@@ -96,10 +128,7 @@ def test_the_services_of_ours_are_one_image_with_several_commands(parsed: Parsed
 
 
 def test_no_secret_is_in_the_file_and_every_service_gets_only_its_own(parsed: Parsed) -> None:
-    given = {
-        name: {secret["source"] for secret in service.get("secrets", ())}
-        for name, service in parsed.services.items()
-    }
+    given = given_secrets(parsed.services)
 
     shown = [name for name, value in parsed.secrets.items() if value in parsed.text]
     assert shown == []

@@ -1,5 +1,6 @@
 """Watch rules: what is checked in them, which objects they mean, and when one is whole."""
 
+import re
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -42,6 +43,14 @@ def test_the_example_is_a_file_of_rules() -> None:
     names = [rule.name for rule in parse_rules(EXAMPLE.read_text()).rules]
 
     assert names == ["golden", "with-a-marker", "stable"]
+
+
+def test_the_page_about_watching_tells_of_every_field() -> None:
+    page = (EXAMPLE.parents[1] / "docs" / "watch.md").read_text()
+    rows = [line for line in page.splitlines() if line.startswith("| `")]
+    told = {name for row in rows for name in re.findall(r"`(\w+)`", row.split("|")[1])}
+
+    assert told == set(Rule.model_fields)
 
 
 @pytest.mark.parametrize(
