@@ -25,8 +25,9 @@ demo: $(STAMP)
 up: $(STAMP)
 	@exec $(BIN)/python -m ims_sandbox up
 
+# Two at a time: most tests wait for processes. A file's tests stay together, they share a stack.
 test: $(STAMP)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 N := 100
 chaos: $(STAMP)

@@ -3,6 +3,7 @@
 #   deploy/make-venv.sh FOLDER 'WHAT TO INSTALL'
 # The image's Dockerfile, the Makefile and CI all install by this script.
 # PYTHON names an interpreter; without it the first of the usual names that is new enough is taken.
+# CONSTRAINTS names another file of versions.
 set -eu
 
 folder=$1
@@ -32,4 +33,4 @@ echo "Making $folder with $("$python" --version); a minute the first time." >&2
 "$python" -m venv --clear "$folder"
 # shellcheck disable=SC2086  # what to install may be several words
 "$folder/bin/python" -m pip install --quiet --disable-pip-version-check \
-    -c "$here/constraints.txt" $what
+    -c "${CONSTRAINTS:-$here/constraints.txt}" $what

@@ -1,4 +1,4 @@
-"""Ledgers to test on, and the rule that in CI nothing may be skipped."""
+"""Ledgers to test on, a place for what is to be looked at, and the rule that in CI nothing may be skipped."""
 
 import os
 import uuid
@@ -48,6 +48,14 @@ def ledger(url: str) -> Iterator[Ledger]:
     ledger.migrate()
     yield ledger
     ledger.close()
+
+
+@pytest.fixture(scope="session")
+def artifacts() -> Path:
+    """Where CI keeps what a person should look at."""
+    folder = Path(__file__).parents[1] / "artifacts"
+    folder.mkdir(exist_ok=True)
+    return folder
 
 
 @pytest.hookimpl(trylast=True)

@@ -2,11 +2,8 @@
 
 import os
 import shutil
-from pathlib import Path
 
 import pytest
-
-ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
@@ -17,11 +14,3 @@ def chromium() -> str:
             pytest.fail("chromium is not installed, and in CI nothing may be skipped")
         pytest.skip("chromium is not installed (on Debian: apt install chromium)")
     return found
-
-
-@pytest.fixture
-def artifacts() -> Path:
-    """Where CI keeps what a person should look at."""
-    folder = ROOT / "artifacts"
-    folder.mkdir(exist_ok=True)
-    return folder

@@ -6,7 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from running import Running, until
 from ims_sandbox import bucket
 from ims_sandbox.process import free_port, listens
 
+AIRFLOW = "IMS_IMPORT_TEST_AIRFLOW"
 HOW_TO = Path(__file__).parents[2] / "docs" / "how-to"
 
 
@@ -95,11 +96,60 @@ def python(code: str, env: dict[str, str], folder: Path) -> "subprocess.Complete
     )  # fmt: skip
 
 
-def test_the_function_for_airflow_gives_the_image_or_the_reason(
+@pytest.fixture
+def airflow(runner: dict[str, str], tmp_path: Path) -> Callable[..., str]:
+    """Airflow's command in a new home, with the operator among its DAGs; gives its output."""
+    program = os.environ.get(AIRFLOW)
+    if program is None:
+        if os.environ.get("CI"):
+            pytest.fail(f"{AIRFLOW} is not set, and in CI nothing may be skipped")
+        pytest.skip(f"{AIRFLOW} names no airflow, installed with this package beside it")
+    [operator, *_] = blocks("airflow-and-celery.md", "python")
+    # Nobody waits for half a minute on a sandbox.
+    quick = operator.replace("look_every=timedelta(seconds=30)", "look_every=timedelta(seconds=1)")
+    assert quick != operator
+    dags = tmp_path / "dags"
+    dags.mkdir()
+    (dags / "golden_image.py").write_text(quick)
+    env = runner | {
+        "AIRFLOW_HOME": str(tmp_path / "airflow"),
+        "AIRFLOW__CORE__DAGS_FOLDER": str(dags),
+        "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+    }
+
+    def call(*argv: str) -> str:
+        done = subprocess.run(
+            [program, *argv],
+            env=env, cwd=tmp_path, capture_output=True, text=True, timeout=90, check=False,
+        )  # fmt: skip
+        return done.stdout + done.stderr
+
+    call("db", "migrate")
+    call("dags", "reserialize")
+    return call
+
+
+def test_the_operator_of_airflow_gives_the_image_or_the_reason(
+    airflow: Callable[..., str], running: Running
+) -> None:
+    good = airflow("dags", "test", "golden_image", "-c", '{"image_url": "images:good.qcow2"}')
+    bad = airflow("dags", "test", "golden_image", "-c", '{"image_url": "images:broken.qcow2"}')
+
+    ended = {record.image_url: record for record in running.client.list(name="ubuntu-24.04")}
+    assert {url: str(record.state) for url, record in ended.items()} == {
+        "images:good.qcow2": "SUCCEEDED", "images:broken.qcow2": "FAILED"
+    }  # fmt: skip
+    assert "Pausing task as DEFERRED" in good
+    assert "state=success" in good
+    assert "AirflowFailException" in bad
+    assert (ended["images:broken.qcow2"].reason or "no reason") in bad
+
+
+def test_the_function_of_any_scheduler_gives_the_image_or_the_reason(
     runner: dict[str, str], tmp_path: Path
 ) -> None:
-    [function, _] = blocks("airflow-and-celery.md", "python")
-    call = "\nprint(import_image('run-1', 'from-airflow', 'images:{}.qcow2'))"
+    [_, function, _] = blocks("airflow-and-celery.md", "python")
+    call = "\nprint(import_image('run-1', 'from-cron', 'images:{}.qcow2'))"
     good = python(function + call.format("good"), runner, tmp_path)
     again = python(function + call.format("good"), runner, tmp_path)
     bad = python(function + call.replace("run-1", "run-2").format("broken"), runner, tmp_path)
@@ -112,7 +162,7 @@ def test_the_function_for_airflow_gives_the_image_or_the_reason(
 def test_a_task_of_another_app_is_called_when_the_image_is_there(
     running: Running, tmp_path: Path
 ) -> None:
-    [_, app] = blocks("airflow-and-celery.md", "python")
+    [*_, app] = blocks("airflow-and-celery.md", "python")
     (tmp_path / "mine.py").write_text(app)
     env: dict[str, Any] = os.environ | {"IMS_IMPORT_REDIS_URL": running.redis_url}
     argv = ["-m", "celery", "-A", "mine", "worker", "-P", "solo", "-l", "INFO"]

@@ -38,10 +38,12 @@ STORMS = (
 
 
 @pytest.fixture(scope="module")
-def table() -> Iterator[list[Verdict]]:
+def table(artifacts: Path) -> Iterator[list[Verdict]]:
     verdicts: list[Verdict] = []
     yield verdicts
-    print("\n" + "\n".join([HEADER, *(verdict.row() for verdict in verdicts)]))
+    text = "\n".join([HEADER, *(verdict.row() for verdict in verdicts)])
+    print(f"\n{text}")
+    (artifacts / "chaos.md").write_text(f"{text}\n")
 
 
 @pytest.mark.timeout(WITHIN_S + 120)
