@@ -1,4 +1,4 @@
-"""Ledgers to test on, a place for what is to be looked at, and the rule that in CI nothing may be skipped."""
+"""Ledgers to test on, where to keep what is to be looked at, and that CI skips nothing."""
 
 import os
 import uuid
