@@ -3,7 +3,8 @@
 kombu 5.7.0 gives a message back, or acknowledges it, on the connection it came by. When that was
 lost, it looks for the connection's address, which is gone as well, and raises AttributeError
 instead of an error of the connection: Celery 5.7.0 calls it unrecoverable and the worker ends
-(3 of 8 restarts of Redis under load; tests/integration/test_outages.py).
+(3 of 8 restarts of Redis under load). To be deleted when tests/integration/test_outages.py passes
+without it.
 """
 
 from typing import Any, Final
