@@ -42,7 +42,9 @@ _ACCOUNT = "Settle the account (real name, balance, payment, budget); then it go
 _PERMIT = "Give the user the rights for IMS (ims:serverImages:create) and OBS read access."
 _RETRIED = "Trouble inside the cloud; it is tried again."
 _NEW_TOKEN = "A new token is fetched once; check the user and its rights if it stays."  # noqa: S105  # words
-_CREDENTIALS = "Correct user, password and domain in clouds.yaml; then release the hold."
+_CREDENTIALS = (
+    "Correct user, password and domain in clouds.yaml; then run: ims-import resume [--cloud NAME]"
+)
 
 _IMG: Final = _table(
     "IMG",
