@@ -46,7 +46,10 @@ _SERVER_ERROR: Final = 500
 _CREDENTIALS_HINT: Final = (
     "Put user, password, domain and project into clouds.yaml (or OS_* variables) of the worker."
 )
-_WRONG_HINT: Final = "Correct the credentials in the worker's clouds.yaml, then run: ims-import resume [--cloud NAME]"
+_WRONG_HINT: Final = (
+    "Correct the credentials in the worker's clouds.yaml, "
+    "then run: ims-import resume [--cloud NAME]"
+)
 
 
 def coordination_redis(settings: Settings) -> "Redis":
