@@ -277,23 +277,28 @@ def test_a_new_token_that_is_refused_too_starts_no_storm(iam: Iam, env: dict[str
 def test_a_token_is_refreshed_before_it_expires_by_one(iam: Iam, env: dict[str, str]) -> None:
     iam.life = timedelta(seconds=301)
     with Fleet(env) as fleet:
-        old = fleet.all("token")[0]["token"]
+        fleet.all("token")
+        # On a busy machine the first round may take long enough for one refresh.
+        before = iam.logins
+        old = set(iam.ever)
         iam.life = timedelta(hours=24)
         time.sleep(1.1)
         answers = fleet.all("token")
         fleet.all("token")
 
-    assert iam.logins == 2
+    assert iam.logins == before + 1
     # The others went on with the token that still worked, or took the new one.
-    assert {answer["token"] for answer in answers} - {old}
+    assert {answer["token"] for answer in answers} - old
 
 
 def test_an_iam_that_is_away_is_asked_once_and_then_again(iam: Iam, env: dict[str, str]) -> None:
     iam.status = 429
     with Fleet(env) as fleet:
+        begun = time.monotonic()
         answers = fleet.all("token")
         assert {answer["problem"] for answer in answers} == {"Unavailable"}
-        assert iam.logins <= 2
+        # It asks for pauses of two seconds.
+        assert iam.logins <= 2 + (time.monotonic() - begun) // 2
 
         iam.status = None
         time.sleep(2.1)
