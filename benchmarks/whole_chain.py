@@ -3,8 +3,8 @@
     python benchmarks/whole_chain.py --imports 200 --rounds 3
 
 Both ask the same stand-in cloud (10 ms for every answer, jobs of 1 to 3 s, files not looked at, no
-limit of active jobs), with the same client and the same pauses between looks, in turn in one run:
-absolute figures depend on the machine and its neighbours, the ratio hardly does.
+limit of active jobs), with the same client and the same pauses between looks, in turn in one run.
+The plain threads wait and the chain computes: the ratio follows the speed of the CPU.
 """
 
 import argparse

@@ -119,7 +119,8 @@ class Ledger:
                 if existing := self._existing(db, row["id"], key):
                     return _same(existing, request), False
                 db.execute(insert(imports).values(row))
-                self._add_event(db, row["id"], "transition", to=State.QUEUED, reason=None, facts={})
+                record = _record(row)
+                self._add_event(db, record, "transition", to=State.QUEUED, reason=None, facts={})
         except IntegrityError:
             # PostgreSQL: another process recorded it between our look and our insert.
             with transaction(self._engine, write=False) as db:
@@ -127,7 +128,7 @@ class Ledger:
             if existing is None:
                 raise
             return _same(existing, request), False
-        return _record(row), True
+        return record, True
 
     def _new_row(
         self, request: ImportRequest, import_id: str, key: str | None, requested_by: str | None
@@ -270,7 +271,7 @@ class Ledger:
                 self._moved(db, current, State.CANCELED, {"reason": f"canceled by {by or '?'}"})
             elif self._swap(db, current, {"cancel": what, "updated_at": self._now()}):
                 self._add_event(
-                    db, import_id, "cancel", reason=f"asked by {by or '?'}", facts={"cancel": what}
+                    db, current, "cancel", reason=f"asked by {by or '?'}", facts={"cancel": what}
                 )
             else:
                 raise _Overtaken(current)
@@ -334,11 +335,12 @@ class Ledger:
             if existing := self._existing(db, row["id"], key):
                 return existing, False
             db.execute(insert(imports).values(row))
+            record = _record(row)
             self._add_event(
-                db, row["id"], "transition", to=State.RUNNING,
+                db, record, "transition", to=State.RUNNING,
                 reason=f"job {job_id} adopted", facts={"job_id": job_id},
             )  # fmt: skip
-        return _record(row), True
+        return record, True
 
     def prune(self, *, before: datetime, only_count: bool = False) -> int:
         """Forget imports that ended, and were reported, before this moment; returns how many.
@@ -406,7 +408,7 @@ class Ledger:
             raise _Overtaken(current)
         self._add_event(
             db,
-            current.id,
+            current,
             "transition",
             frm=current.state,
             to=to,
@@ -446,10 +448,10 @@ class Ledger:
         """Record an event without a move; facts are as in `move`, and `reason` is the event's."""
         reason = facts.pop("reason", None)
         with transaction(self._engine, write=True) as db:
-            self._get(db, import_id)
+            current = self._get(db, import_id)
             if facts:
                 db.execute(update(imports).where(imports.c.id == import_id).values(_plain(facts)))
-            self._add_event(db, import_id, kind, reason=reason, facts=facts)
+            self._add_event(db, current, kind, reason=reason, facts=facts)
             return self._get(db, import_id)
 
     def progressed(self, import_id: str, progress: Progress) -> None:
@@ -467,7 +469,7 @@ class Ledger:
     def _add_event(
         self,
         db: Connection,
-        import_id: str,
+        about: ImportRecord,
         kind: str,
         *,
         reason: str | None,
@@ -481,7 +483,7 @@ class Ledger:
         at = self._now()
         added = db.execute(
             insert(events).values(
-                import_id=import_id,
+                import_id=about.id,
                 at=at,
                 kind=kind,
                 from_state=frm,
@@ -491,11 +493,11 @@ class Ledger:
             )
         )
         told = _told_of(kind, to, facts)
-        if told is None:
-            return
-        record = self._get(db, import_id)
-        [number] = added.inserted_primary_key or [0]
-        write(db, record, told, _receivers(db, record, told), occasion=f"event {number}", at=at)
+        # Who is told does not depend on how the import stands; what they are told does.
+        urls = [] if told is None else _receivers(db, about, told)
+        if told is not None and urls:
+            [number] = added.inserted_primary_key or [0]
+            write(db, self._get(db, about.id), told, urls, occasion=f"event {number}", at=at)
 
     # --- reading ----------------------------------------------------------------------------
 
