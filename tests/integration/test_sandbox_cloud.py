@@ -216,6 +216,32 @@ def test_a_connection_can_be_lost(cloud: Caller, kind: str, acted: int) -> None:
     assert cloud.books()["creates"] == acted
 
 
+@pytest.mark.parametrize(
+    ("path", "body", "said"),
+    [
+        ("faults", {"kind": "504-before"}, "kind: must be one of 429, 401, 500-before"),
+        ("faults", {"call": "create"}, "kind: must be one of"),
+        ("faults", {"kind": "429", "call": "creat"}, "call: must be one of *, create"),
+        ("faults", {"kind": "429", "tims": 2}, "unexpected keyword argument 'tims'"),
+        ("schedule", {"seed": 1, "rates": {"teapot": 1}}, "given: 'teapot'"),
+        ("settings", {"latency": 1}, "unexpected keyword argument 'latency'"),
+    ],
+)
+def test_what_the_sandbox_cannot_do_is_said(
+    cloud: Caller, path: str, body: dict[str, Any], said: str
+) -> None:
+    answer = cloud.call("POST", f"/admin/{path}", body)
+
+    assert (answer.status_code, said in answer.json()["error"]["message"]) == (400, True)
+
+
+def test_a_header_with_an_unknown_fault_is_said(cloud: Caller) -> None:
+    answer = cloud.call("POST", CREATE, BODY, X_Sandbox_Fault="504-before")
+
+    assert (answer.status_code, cloud.books()["creates"]) == (400, 0)
+    assert "given: '504-before'" in answer.json()["error"]["message"]
+
+
 @pytest.mark.parametrize("kind", ["fail-top", "fail-entities", "fail-bare"])
 def test_a_job_fails_in_each_of_the_three_shapes(cloud: Caller, kind: str) -> None:
     cloud.call("POST", "/admin/faults", {"kind": kind, "call": "create"})

@@ -2,16 +2,24 @@
 
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Final
 from urllib.parse import parse_qs, urlsplit
 
 from ims_sandbox.cloud.books import Books, Image, Job, Token
-from ims_sandbox.cloud.faults import Fault, Kind
+from ims_sandbox.cloud.faults import ANY_CALL, Fault, Kind, kind_of
 from ims_sandbox.cloud.options import Project
-from ims_sandbox.cloud.replies import Refusal, Reply, gateway_error, iam_error, ims_error
+from ims_sandbox.cloud.replies import (
+    Refusal,
+    Reply,
+    admin_error,
+    gateway_error,
+    iam_error,
+    ims_error,
+)
 from ims_sandbox.cloud.rules import DATA, QUICK, SYSTEM, Variant, check_create
 
 DEFAULT_LIMIT: Final = 500
@@ -346,8 +354,14 @@ class Api:
     # --- admin ------------------------------------------------------------------------------
 
     def add_fault(self, request: Request) -> Reply:
-        given = request.json()
-        self.books.faults.add(Fault(**given | {"kind": Kind(given["kind"])}))
+        with _readable():
+            given = request.json()
+            fault = Fault(**given | {"kind": kind_of(given.get("kind"))})
+            known = {call.name for call in self.calls if call.counted} | {ANY_CALL}
+            if fault.call not in known:
+                names = ", ".join(sorted(known))
+                raise ValueError(f"call: must be one of {names}; given: {fault.call!r}")
+        self.books.faults.add(fault)
         return Reply(status=204)
 
     def clear_faults(self, _request: Request) -> Reply:
@@ -355,11 +369,13 @@ class Api:
         return Reply(status=204)
 
     def schedule(self, request: Request) -> Reply:
-        self.books.faults.schedule(**request.json())
+        with _readable():
+            self.books.faults.schedule(**request.json())
         return Reply(status=204)
 
     def change(self, request: Request) -> Reply:
-        self.books.change(**request.json())
+        with _readable():
+            self.books.change(**request.json())
         return Reply(status=204)
 
     def good_tokens(self, _request: Request) -> Reply:
@@ -373,6 +389,15 @@ class Api:
     def reset(self, _request: Request) -> Reply:
         self.books.reset()
         return Reply(status=204)
+
+
+@contextmanager
+def _readable() -> Iterator[None]:
+    """Who tells the sandbox something wrong learns what; the cloud's own calls never do this."""
+    try:
+        yield
+    except (AttributeError, TypeError, ValueError) as exc:
+        raise admin_error(exc) from exc
 
 
 def parse_address(address: str) -> tuple[str, dict[str, str]]:

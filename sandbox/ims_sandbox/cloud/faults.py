@@ -39,6 +39,14 @@ class Kind(StrEnum):
         return self in (Kind.FAIL_TOP, Kind.FAIL_ENTITIES, Kind.FAIL_BARE)
 
 
+def kind_of(text: str | None) -> Kind:
+    """Raises ValueError with what there is."""
+    try:
+        return Kind(text or "")
+    except ValueError:
+        raise ValueError(f"kind: must be one of {', '.join(Kind)}; given: {text!r}") from None
+
+
 @dataclass(slots=True, kw_only=True)
 class Fault:
     """A fault that waits for its call. `seconds` is Retry-After of 429 and the length of slow."""
@@ -66,9 +74,10 @@ class Faults:
 
     def schedule(self, seed: int, rates: dict[str, float]) -> None:
         """From now on each kind happens to that share of the calls it fits."""
+        known = {kind_of(kind): rate for kind, rate in rates.items()}
         with self._lock:
             self._random = random.Random(seed)  # noqa: S311  # as above
-            self.rates = {Kind(kind): rate for kind, rate in rates.items()}
+            self.rates = known
 
     def add(self, fault: Fault) -> None:
         with self._lock:
@@ -89,7 +98,7 @@ class Faults:
 
     def _choose(self, call: str, header: str | None) -> Fault | None:
         if header:
-            return Fault(kind=Kind(header))
+            return Fault(kind=kind_of(header))
         for fault in self.waiting:
             if fault.fits(call):
                 if fault.times is not None:

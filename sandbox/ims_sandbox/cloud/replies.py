@@ -45,5 +45,10 @@ def gateway_error(
     )
 
 
+def admin_error(exc: Exception) -> Refusal:
+    """What the sandbox was told cannot be."""
+    return Refusal(Reply(status=400, body={"error": {"message": str(exc)}}))
+
+
 def unauthorized() -> Refusal:
     return gateway_error(401, "APIGW.0307", "The token must be updated.")

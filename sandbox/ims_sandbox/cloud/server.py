@@ -14,7 +14,7 @@ from ims_sandbox.cloud.api import Api, Request, parse_address
 from ims_sandbox.cloud.books import Books
 from ims_sandbox.cloud.faults import HEADER, Fault, Kind
 from ims_sandbox.cloud.options import CloudOptions
-from ims_sandbox.cloud.replies import Refusal, Reply, gateway_error, ims_error
+from ims_sandbox.cloud.replies import Refusal, Reply, admin_error, gateway_error, ims_error
 
 _HTML: Final = b"<html><body><h1>502 Bad Gateway</h1></body></html>"
 
@@ -76,7 +76,10 @@ class Handler(BaseHTTPRequestHandler):
             with books.lock:
                 books.calls[call.name] += 1
             time.sleep(books.options.latency_s)
-            fault = books.faults.strike(call.name, self.headers.get(HEADER))
+            try:
+                fault = books.faults.strike(call.name, self.headers.get(HEADER))
+            except ValueError as exc:
+                return admin_error(exc).reply, None
         request = Request(
             method=self.command,
             path=path,
