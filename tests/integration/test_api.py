@@ -246,7 +246,7 @@ def test_cancel_retry_and_resolve(running: Running, caller: Caller) -> None:
     assert again.status_code == 202
     assert again.json()["state"] == "QUEUED"
     until(lambda: running.client.get(failed).attempts == 2, "a second attempt")
-    running.cloud(job_seconds=(2, 2))
+    running.cloud(job_seconds=(5, 5))
     unwanted = caller.post(name="unwanted").json()["id"]
     canceled = caller("POST", f"/v1/imports/{unwanted}/cancel", json={"leave_image": True})
     running.cloud(job_seconds=(0.5, 1))

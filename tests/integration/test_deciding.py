@@ -30,7 +30,7 @@ def ended(running: Running, import_id: str, state: str) -> dict[str, Any]:
 
 
 def test_cancel_deletes_the_image_when_the_job_is_done(running: Running) -> None:
-    running.cloud(job_seconds=(2, 2))
+    running.cloud(job_seconds=(8, 8))
     import_id = running.client.submit(a_body(name="to-be-canceled"))
     until(lambda: running.states([import_id]) == ["RUNNING"], "it runs")
 
@@ -181,9 +181,9 @@ def leftover_of(running: Running, import_id: str) -> list[Any]:
 
 
 def test_prune_forgets_what_ended_long_ago_and_nothing_else(running: Running) -> None:
-    running.cloud(job_seconds=(5, 5))
     done = running.client.submit(a_body(image_url="images:broken.qcow2"))
     until(lambda: running.client.ledger.is_reported(done), "it ended and was reported", seconds=40)
+    running.cloud(job_seconds=(15, 15))
     open_one = running.client.submit(a_body(name="still-open"))
 
     would = ims(running, "prune", "--older-than", "0s", "--dry-run").stdout

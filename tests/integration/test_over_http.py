@@ -99,7 +99,7 @@ def test_a_failed_import_ends_with_1_and_can_be_tried_again(ims: Ims) -> None:
 
 
 def test_cancel_and_adopt(running: Running, ims: Ims) -> None:
-    running.cloud(job_seconds=(2, 2))
+    running.cloud(job_seconds=(8, 8))
     import_id = ims(*SUBMIT, "--name", "unwanted").stdout.strip()
     until(lambda: running.states([import_id]) == ["RUNNING"], "it runs")
     job = running.client.get(import_id).job_id or ""
