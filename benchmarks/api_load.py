@@ -24,7 +24,7 @@ from typing import Any, Final
 
 from whole_chain import machine
 
-from ims_sandbox.process import Part, free_port, listens
+from ims_sandbox.process import Process, free_port, listens
 from ims_sandbox.stack import Stack
 
 HERE: Final = Path(__file__).parent
@@ -96,7 +96,7 @@ def _arguments() -> argparse.Namespace:
 def _bare(stack: Stack) -> Iterator[int]:
     port = free_port()
     argv = ["-m", "uvicorn", "--app-dir", str(HERE), "bare_route:app", "--port", str(port)]
-    part = Part.launch(
+    part = Process.launch(
         "bare",
         [sys.executable, *argv, "--log-level", "warning"],
         env=os.environ | {"BARE_BROKER": stack.redis_url},

@@ -23,14 +23,14 @@ from typing import Any, Final
 
 import requests
 
-from ims_config.messages import ImportRequest
+from ims_config.import_request import ImportRequest
 from ims_config.records import Progress, State
 from ims_producer import Client
 from ims_sandbox.cloud import CloudOptions
 from ims_sandbox.stack import Stack
-from ims_worker.adapters.clouds import OpenStackClouds
+from ims_worker.adapters.otc.clouds import OpenStackClouds
 from ims_worker.bootstrap import patience
-from ims_worker.judging import JobRuns, judge_job, progress_of
+from ims_worker.decisions import JobRuns, interpret_job, progress_of
 from ims_worker.ports import ImageService
 
 NO_LIMIT: Final = 100_000
@@ -145,7 +145,7 @@ def plainly(stack: Stack, count: int, threads: int) -> None:
     def one(number: int) -> None:
         job_id = service.create_image(_request(number), import_id=f"plain-{number}")
         polls, progress, began = 1, Progress(), time.monotonic()
-        while isinstance(seen := judge_job(service.read_job(job_id)), JobRuns):
+        while isinstance(seen := interpret_job(service.read_job(job_id)), JobRuns):
             running = timedelta(seconds=time.monotonic() - began)
             progress = progress_of(seen.percent, before=progress, running=running)
             eta = None if progress.eta_s is None else timedelta(seconds=progress.eta_s)

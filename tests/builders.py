@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from ims_config.messages import ImportRequest, parse_request
+from ims_config.import_request import ImportRequest, parse_request
 
 
 def a_request(**differences: Any) -> ImportRequest:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
-from ims_config.messages import ImportRequest
+from ims_config.import_request import ImportRequest
 from ims_config.names import IMPORT_ID_TAG
 from ims_config.records import ErrorClass, Failure, ImageFacts
 from ims_worker.errors import CloudProblem, OutcomeUnknown, Refused, Unavailable

@@ -3,7 +3,7 @@
 from datetime import UTC, datetime
 
 from ims_config.records import State
-from ims_ledger import Ledger, StaleMove
+from ims_ledger import ConcurrentTransition, Ledger
 
 
 def win_a_move(url: str, import_id: str, start: float) -> bool:
@@ -11,8 +11,8 @@ def win_a_move(url: str, import_id: str, start: float) -> bool:
     while datetime.now(UTC).timestamp() < start:
         pass
     try:
-        ledger.move(import_id, frm=State.QUEUED, to=State.SUBMITTING)
-    except StaleMove:
+        ledger.move(import_id, from_state=State.QUEUED, to=State.SUBMITTING)
+    except ConcurrentTransition:
         return False
     return True
 

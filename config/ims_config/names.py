@@ -6,7 +6,7 @@ IMPORT_IMAGE: Final = "ims.import_image"
 SUBMIT_IMPORT: Final = "ims.submit_import"
 POLL_IMPORT: Final = "ims.poll_import"
 SWEEP: Final = "ims.sweep"
-# Asked of a worker, because only workers hold credentials.
+# Requested from a worker, because only workers hold credentials.
 CHECK_CLOUD: Final = "ims.check_cloud"
 RESUME: Final = "ims.resume"
 GC: Final = "ims.gc"

@@ -47,7 +47,7 @@ class ErrorClass(StrEnum):
     PERMANENT = "permanent"
     RETRY = "retry"
     AUTH = "auth"
-    HOLD = "hold"
+    BLOCKED = "hold"
     LOOK_FIRST = "look-first"
 
 

@@ -3,6 +3,9 @@
 from typing import TYPE_CHECKING, Any
 
 from ims_ledger.errors import (
+    ConcurrentTransition,
+    IllegalTransition,
+    InvalidState,
     KeyConflict,
     LedgerOutdated,
     LedgerUnavailable,
@@ -10,15 +13,15 @@ from ims_ledger.errors import (
     NoSuchImport,
     NoSuchKey,
     NoSuchWebhook,
-    NotAllowed,
-    NotNow,
-    StaleMove,
 )
 
 if TYPE_CHECKING:
     from ims_ledger.ledger import Ledger
 
 __all__ = [
+    "ConcurrentTransition",
+    "IllegalTransition",
+    "InvalidState",
     "KeyConflict",
     "Ledger",
     "LedgerOutdated",
@@ -27,9 +30,6 @@ __all__ = [
     "NoSuchImport",
     "NoSuchKey",
     "NoSuchWebhook",
-    "NotAllowed",
-    "NotNow",
-    "StaleMove",
 ]
 
 

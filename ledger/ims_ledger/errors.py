@@ -5,9 +5,9 @@
 * NoSuchWebhook       there is no webhook of this id
 * NoSuchDelivery      there is no delivery of this id
 * KeyConflict         the idempotency key stands for another request
-* StaleMove           somebody else moved the import first
-* NotNow              what a person asked for does not fit how the import stands
-* NotAllowed          the life of an import has no such arrow: a defect of the caller
+* ConcurrentTransition           somebody else moved the import first
+* InvalidState              what a person asked for does not fit how the import stands
+* IllegalTransition          the life of an import has no such arrow: a defect of the caller
 * LedgerUnavailable   the database cannot be reached or is locked: try again
 * LedgerOutdated      the tables are missing or old: migrate
 """
@@ -70,7 +70,7 @@ class KeyConflict(Exception):
         self.existing = existing
 
 
-class StaleMove(Exception):
+class ConcurrentTransition(Exception):
     """Somebody else moved this import first; `current` is how it stands now."""
 
     def __init__(self, current: ImportRecord) -> None:
@@ -78,7 +78,7 @@ class StaleMove(Exception):
         self.current = current
 
 
-class NotNow(Exception):
+class InvalidState(Exception):
     """What was asked for does not fit how the import stands; `current` is how that is."""
 
     def __init__(self, current: ImportRecord, why: str) -> None:
@@ -86,7 +86,7 @@ class NotNow(Exception):
         self.current = current
 
 
-class NotAllowed(Exception):
+class IllegalTransition(Exception):
     """There is no such arrow in the life of an import."""
 
 

@@ -21,7 +21,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.exc import IntegrityError
 
-from ims_config.messages import ADOPTED_URL, ImportRequest, parse_request
+from ims_config.import_request import ADOPTED_URL, ImportRequest, parse_request
 from ims_config.records import (
     TERMINAL,
     Event,
@@ -32,14 +32,20 @@ from ims_config.records import (
     WaitsFor,
 )
 from ims_config.webhooks import WebhookEvent, progress_steps
-from ims_ledger.arrows import allowed
+from ims_ledger.api_keys import ApiKeys
 from ims_ledger.database import open_engine, transaction
-from ims_ledger.deliveries import Deliveries, DeliveryState, deliveries, write
-from ims_ledger.errors import KeyConflict, NoSuchImport, NotAllowed, NotNow, StaleMove
-from ims_ledger.keys import KeyRing
+from ims_ledger.errors import (
+    ConcurrentTransition,
+    IllegalTransition,
+    InvalidState,
+    KeyConflict,
+    NoSuchImport,
+)
+from ims_ledger.imported_objects import ImportedObjects
+from ims_ledger.outbox import Deliveries, DeliveryState, deliveries, write
 from ims_ledger.tables import EventRow, ImportRow
-from ims_ledger.watched import Watched
-from ims_ledger.webhooks import Webhooks, registered
+from ims_ledger.transitions import allowed
+from ims_ledger.webhook_endpoints import Webhooks, registered
 
 imports = cast("Table", ImportRow.__table__)
 events = cast("Table", EventRow.__table__)
@@ -62,7 +68,7 @@ _AT_ONCE: Final = 500
 _RACES: Final = 10
 
 
-class _Overtaken(StaleMove):
+class _Overtaken(ConcurrentTransition):
     """Another move came between our look and ours."""
 
 
@@ -79,10 +85,10 @@ class Ledger:
     def __init__(self, url: str, *, now: Callable[[], datetime] = utc_now) -> None:
         self._engine = open_engine(url)
         self._now = now
-        self.keys = KeyRing(self._engine, now)
+        self.keys = ApiKeys(self._engine, now)
         self.webhooks = Webhooks(self._engine, now)
         self.deliveries = Deliveries(self._engine, now)
-        self.watched = Watched(self._engine, now)
+        self.watched = ImportedObjects(self._engine, now)
 
     def migrate(self) -> None:
         """Bring the tables up to date; several processes may do so at once."""
@@ -167,22 +173,23 @@ class Ledger:
         self,
         import_id: str,
         *,
-        frm: State | Collection[State],
+        from_state: State | Collection[State],
         to: State,
         version: int | None = None,
         **facts: Any,
     ) -> ImportResult:
-        """Move an import, if it is in a state of `frm` (and of that version), with its event.
+        """Move an import that is in `from_state` (and of that version), together with its event.
 
         Facts: reason (none unless given), project, job_id, image_id, error, image, submitted_at,
-        finished_at, attempts, polls, overdue. Raises StaleMove, NotAllowed, NoSuchImport.
+        finished_at, attempts, polls, overdue. Raises ConcurrentTransition, IllegalTransition,
+        NoSuchImport.
         """
-        states = {frm} if isinstance(frm, State) else set(frm)
+        states = {from_state} if isinstance(from_state, State) else set(from_state)
 
         def step(db: Connection) -> ImportResult:
             current = self._get(db, import_id)
             if current.state not in states or version not in (None, current.version):
-                raise StaleMove(current)
+                raise ConcurrentTransition(current)
             self._moved(db, current, to, facts)
             return self._get(db, import_id)
 
@@ -209,13 +216,14 @@ class Ledger:
 
         At most `limit` imports of a project are active over all workers: they are counted under a
         lock, so the count cannot leak. Within a priority, first come first served.
-        `why(active, place)` words the reason of one in line. Raises StaleMove, NoSuchImport.
+        `why(active, place)` gives the reason of a queued one. Raises ConcurrentTransition,
+        NoSuchImport.
         """
         with transaction(self._engine, write=True) as db:
             self._one_at_a_time(db, project)
             current = self._get(db, import_id)
             if current.state not in (State.QUEUED, State.WAITING) or current.version != version:
-                raise StaleMove(current)
+                raise ConcurrentTransition(current)
             active = int(db.execute(_count_active(project)).scalar_one())
             ahead = int(db.execute(_count_ahead(current, project)).scalar_one())
             if active + ahead < limit:
@@ -259,14 +267,14 @@ class Ledger:
         """Cancel before IMS was asked; after that, remember to cancel when the job has ended.
 
         IMS itself cannot cancel a job: its image is deleted when it is done, or left if asked to.
-        Raises NoSuchImport, NotNow (it has ended).
+        Raises NoSuchImport, InvalidState (it has ended).
         """
         what = "leave" if leave_image else "delete"
 
         def step(db: Connection) -> ImportResult:
             current = self._get(db, import_id)
             if current.state in TERMINAL:
-                raise NotNow(current, "it has ended")
+                raise InvalidState(current, "it has ended")
             if current.state in (State.QUEUED, State.WAITING):
                 self._moved(db, current, State.CANCELED, {"reason": f"canceled by {by or '?'}"})
             elif self._swap(db, current, {"cancel": what, "updated_at": self._now()}):
@@ -283,7 +291,7 @@ class Ledger:
         """Begin a new attempt of an import that FAILED or was CANCELED, under the same id."""
         return self._decided(
             import_id,
-            frm=(State.FAILED, State.CANCELED),
+            from_state=(State.FAILED, State.CANCELED),
             to=State.QUEUED,
             why="only FAILED and CANCELED imports can be tried again",
             facts={"reason": f"tried again by {by or '?'}"},
@@ -293,7 +301,7 @@ class Ledger:
         """Say what became of an UNCERTAIN import: QUEUED, VERIFYING (with image_id) or FAILED."""
         return self._decided(
             import_id,
-            frm=(State.UNCERTAIN,),
+            from_state=(State.UNCERTAIN,),
             to=to,
             why="only UNCERTAIN imports can be resolved",
             facts=facts | {"reason": f"resolved by {by or '?'}"},
@@ -303,15 +311,15 @@ class Ledger:
         self,
         import_id: str,
         *,
-        frm: tuple[State, ...],
+        from_state: tuple[State, ...],
         to: State,
         why: str,
         facts: dict[str, Any],
     ) -> ImportResult:
         def step(db: Connection) -> ImportResult:
             current = self._get(db, import_id)
-            if current.state not in frm:
-                raise NotNow(current, why)
+            if current.state not in from_state:
+                raise InvalidState(current, why)
             self._moved(db, current, to, facts)
             return self._get(db, import_id)
 
@@ -362,8 +370,8 @@ class Ledger:
             )
             if number and not only_count:
                 ids = select(imports.c.id).where(*old)
-                for told_of in (deliveries, events):
-                    db.execute(delete(told_of).where(told_of.c.import_id.in_(ids)))
+                for table in (deliveries, events):
+                    db.execute(delete(table).where(table.c.import_id.in_(ids)))
                 db.execute(delete(imports).where(*old))
         return number
 
@@ -403,14 +411,14 @@ class Ledger:
         self, db: Connection, current: ImportRecord, to: State, facts: dict[str, Any]
     ) -> None:
         if not allowed(current.state, to):
-            raise NotAllowed(f"{current.state} → {to} (import {current.id})")
+            raise IllegalTransition(f"{current.state} → {to} (import {current.id})")
         if not self._swap(db, current, self._columns(current, to, facts)):
             raise _Overtaken(current)
         self._add_event(
             db,
             current,
             "transition",
-            frm=current.state,
+            from_state=current.state,
             to=to,
             reason=facts.get("reason"),
             facts=facts,
@@ -444,7 +452,7 @@ class Ledger:
         )
         return swapped.rowcount == 1
 
-    def note(self, import_id: str, kind: str, **facts: Any) -> ImportResult:
+    def add_event(self, import_id: str, kind: str, **facts: Any) -> ImportResult:
         """Record an event without a move; facts are as in `move`, and `reason` is the event's."""
         reason = facts.pop("reason", None)
         with transaction(self._engine, write=True) as db:
@@ -474,7 +482,7 @@ class Ledger:
         *,
         reason: str | None,
         facts: dict[str, Any],
-        frm: State | None = None,
+        from_state: State | None = None,
         to: State | None = None,
     ) -> None:
         kept = {
@@ -486,13 +494,13 @@ class Ledger:
                 import_id=about.id,
                 at=at,
                 kind=kind,
-                from_state=frm,
+                from_state=from_state,
                 to_state=to,
                 reason=reason,
                 facts=kept,
             )
         )
-        told = _told_of(kind, to, facts)
+        told = webhook_event_for(kind, to, facts)
         # Who is told does not depend on how the import stands; what they are told does.
         urls = [] if told is None else _receivers(db, about, told)
         if told is not None and urls:
@@ -641,7 +649,7 @@ class Ledger:
 
 
 # What receivers of webhooks learn of a move; nothing of most.
-_TOLD_OF: Final = {
+_WEBHOOK_EVENTS: Final = {
     State.RUNNING: WebhookEvent.SUBMITTED,
     State.UNCERTAIN: WebhookEvent.UNCERTAIN,
     State.SUCCEEDED: WebhookEvent.SUCCEEDED,
@@ -650,13 +658,13 @@ _TOLD_OF: Final = {
 }
 
 
-def _told_of(kind: str, to: State | None, facts: Mapping[str, Any]) -> WebhookEvent | None:
+def webhook_event_for(kind: str, to: State | None, facts: Mapping[str, Any]) -> WebhookEvent | None:
     if kind == "overdue":
         return WebhookEvent.OVERDUE
     if to is State.RUNNING and not facts.get("job_id"):
         # A job that was followed before, and is followed again.
         return None
-    return None if to is None else _TOLD_OF.get(to)
+    return None if to is None else _WEBHOOK_EVENTS.get(to)
 
 
 def _receivers(db: Connection, record: ImportRecord, event: WebhookEvent) -> list[str]:

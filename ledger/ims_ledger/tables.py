@@ -111,8 +111,8 @@ class EventRow(Base):
     facts: Mapped[dict[str, Any]] = mapped_column(JSON)
 
 
-class KeyRow(Base):
-    """One API key; see ims_ledger.keys."""
+class ApiKeyRow(Base):
+    """One API key; see ims_ledger.api_keys."""
 
     __tablename__ = "api_keys"
 
@@ -127,7 +127,7 @@ class KeyRow(Base):
 
 
 class WebhookRow(Base):
-    """Somebody who is told of all imports that match; see ims_ledger.webhooks."""
+    """Somebody who is told of all imports that match; see ims_ledger.webhook_endpoints."""
 
     __tablename__ = "webhooks"
 
@@ -149,7 +149,7 @@ class WebhookSecretRow(Base):
 
 
 class DeliveryRow(Base):
-    """One message to one receiver; see ims_ledger.deliveries."""
+    """One message to one receiver; see ims_ledger.outbox."""
 
     __tablename__ = "deliveries"
     __table_args__ = (Index(None, "import_id", "number"), Index(None, "state", "next_at"))
@@ -177,8 +177,8 @@ class DeliveryRow(Base):
     error: Mapped[str | None] = mapped_column(Text)
 
 
-class WatchedRow(Base):
-    """An object of a watched bucket, as it was imported last; see ims_ledger.watched."""
+class ImportedObjectRow(Base):
+    """An object of a watched bucket, as it was imported last; see ims_ledger.imported_objects."""
 
     __tablename__ = "watched"
 

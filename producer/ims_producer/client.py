@@ -18,8 +18,7 @@ from kombu.exceptions import OperationalError
 from redis import Redis, RedisError
 
 from ims_config.celery_app import make_celery
-from ims_config.flow import import_flow, poll_signature, ticket_of
-from ims_config.messages import ImportRequest, parse_request, parse_webhook_url
+from ims_config.import_request import ImportRequest, parse_request, parse_webhook_url
 from ims_config.names import DUE_KEY, FIND_IMAGES, GC, LIVE_KEY, RESUME, WATCH_OBJECT
 from ims_config.records import (
     ErrorClass,
@@ -32,14 +31,15 @@ from ims_config.records import (
     State,
 )
 from ims_config.settings import Settings
+from ims_config.signatures import import_flow, poll_signature, ref_to
 from ims_config.webhooks import WebhookEvent
 from ims_ledger import Ledger
-from ims_ledger.deliveries import Delivery, DeliveryState
-from ims_ledger.keys import ApiKey
-from ims_ledger.webhooks import Webhook
+from ims_ledger.api_keys import ApiKey
+from ims_ledger.outbox import Delivery, DeliveryState
+from ims_ledger.webhook_endpoints import Webhook
 
 if TYPE_CHECKING:
-    from ims_producer.diagnosis import Check
+    from ims_producer.checks import Check
 
 logger = logging.getLogger(__name__)
 
@@ -75,7 +75,7 @@ class WorkerRefused(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class Submission:
     """What came of a request: its import, whether it is new, and whether it is queued already.
 
     One that is not queued is recorded, and queued by a worker's sweep.
@@ -137,19 +137,19 @@ class Client:
         ims_ledger.KeyConflict. A broken rule raises InvalidRequest and nothing is recorded. With
         the broker gone the import is recorded all the same: a worker's sweep finds it.
         """
-        return self.ask(request, key=key, requested_by=requested_by).record.id
+        return self.submit_import(request, key=key, requested_by=requested_by).record.id
 
-    def ask(
+    def submit_import(
         self,
         request: ImportRequest | Mapping[str, Any],
         *,
         key: str | None = None,
         requested_by: str | None = None,
-    ) -> Asked:
+    ) -> Submission:
         """The same as `submit`, telling more of what came of it."""
         wanted = request if isinstance(request, ImportRequest) else parse_request(request)
         record, created = self.ledger.record(wanted, key=key, requested_by=requested_by or _user())
-        return Asked(record, created, queued=not created or self.queue(record))
+        return Submission(record, created, queued=not created or self.queue(record))
 
     def queue(self, record: ImportRecord) -> bool:
         """Send a recorded import to the workers; False when the broker cannot be reached."""
@@ -217,7 +217,7 @@ class Client:
         """Cancel an import. Before IMS was asked it is CANCELED at once; after that its job is
         followed and the image deleted when it is done, or left with `leave_image`.
 
-        Raises ims_ledger.NoSuchImport, NotNow (it has ended).
+        Raises ims_ledger.NoSuchImport, InvalidState (it has ended).
         """
         result = self.ledger.cancel(import_id, leave_image=leave_image, by=by or _user())
         self._hasten(import_id)
@@ -239,7 +239,7 @@ class Client:
     ) -> ImportResult:
         """Decide about an UNCERTAIN import: ask IMS again, name its image, or (neither) give up.
 
-        Raises ims_ledger.NoSuchImport, NotNow (it is not UNCERTAIN).
+        Raises ims_ledger.NoSuchImport, InvalidState (it is not UNCERTAIN).
         """
         by = by or _user()
         if resubmit:
@@ -255,10 +255,10 @@ class Client:
 
     def adopt(
         self, job_id: str, *, name: str, cloud: str | None = None, by: str | None = None
-    ) -> Asked:
+    ) -> Submission:
         """Follow a job that somebody else started; the same job gives the same import."""
         record, created = self.ledger.adopt(job_id, name=name, cloud=cloud, by=by or _user())
-        return Asked(record, created, queued=not created or self._look_now(record))
+        return Submission(record, created, queued=not created or self._look_now(record))
 
     def resume(self, cloud: str | None = None, *, timeout: float = 30) -> int:
         """Let the workers try the credentials of a cloud again now; returns how many imports
@@ -274,7 +274,7 @@ class Client:
         timeout: float = 300,
     ) -> dict[str, Any]:
         """Images of ours that no import needs, as a worker finds (and with `delete` deletes) them:
-        `{project, leftovers, missing, deleted, not_deleted}`. Raises as `resume` does."""
+        `{project, orphans, missing, deleted, not_deleted}`. Raises as `resume` does."""
         return self._ask_worker(GC, cloud, timeout, delete=delete, unknown=unknown)
 
     def find_images(
@@ -301,7 +301,7 @@ class Client:
         return self.ledger.prune(before=datetime.now(UTC) - older_than, only_count=only_count)
 
     def _look_now(self, record: ImportRecord) -> bool:
-        return self._send(poll_signature(self._sender, record.id, (ticket_of(record),)), record)
+        return self._send(poll_signature(self._sender, record.id, (ref_to(record),)), record)
 
     # --- keys of the HTTP API ---------------------------------------------------------------
 
@@ -376,11 +376,11 @@ class Client:
 
     # --- the installation -------------------------------------------------------------------
 
-    def examine(self, clouds: Sequence[str | None], *, migrate: bool) -> "Iterator[Check]":
+    def run_checks(self, clouds: Sequence[str | None], *, migrate: bool) -> "Iterator[Check]":
         """Check everything an import needs, one part after the other."""
-        from ims_producer.diagnosis import examine  # noqa: PLC0415  # knows this module
+        from ims_producer.checks import run_checks  # noqa: PLC0415  # knows this module
 
-        return examine(self, clouds=clouds, migrate=migrate)
+        return run_checks(self, clouds=clouds, migrate=migrate)
 
     def ping(self) -> None:
         """Raises redis' RedisError when Redis does not answer."""

@@ -8,8 +8,8 @@ from typing import Any, Final, Literal
 
 from pydantic import ConfigDict, Field, ValidationError
 
-from ims_config.messages import ImportRequest, InvalidRequest, Strict, parse_request
-from ims_config.yaml_text import InvalidYaml, parse_yaml
+from ims_config.import_request import ImportRequest, InvalidRequest, Strict, parse_request
+from ims_config.strict_yaml import InvalidYaml, parse_yaml
 
 # More than any project has room for: a matrix multiplies quickly.
 MOST_IMAGES: Final = 10_000

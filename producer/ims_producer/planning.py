@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Final
 
-from ims_config.messages import ABOUT_THE_IMPORT, ImportRequest
+from ims_config.import_request import ABOUT_THE_IMPORT, ImportRequest
 from ims_config.records import ImportRecord, State
 
 KEY_PREFIX: Final = "manifest/"

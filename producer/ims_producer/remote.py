@@ -13,23 +13,28 @@ import requests
 from requests.adapters import HTTPAdapter
 from urllib3.util.retry import Retry
 
-from ims_config.messages import ImportRequest, InvalidRequest, parse_request, parse_webhook_url
+from ims_config.import_request import (
+    ImportRequest,
+    InvalidRequest,
+    parse_request,
+    parse_webhook_url,
+)
 from ims_config.records import Event, ImportRecord, ImportResult, Scope, State
 from ims_config.settings import PREFIX, Settings
 from ims_config.webhooks import WebhookEvent
-from ims_ledger.deliveries import Delivery, DeliveryState
+from ims_ledger.api_keys import ApiKey
 from ims_ledger.errors import (
+    InvalidState,
     KeyConflict,
     NoSuchDelivery,
     NoSuchImport,
     NoSuchKey,
     NoSuchWebhook,
-    NotNow,
 )
-from ims_ledger.keys import ApiKey
-from ims_ledger.webhooks import Webhook
-from ims_producer.client import Asked, Client, WorkerRefused
-from ims_producer.diagnosis import Check
+from ims_ledger.outbox import Delivery, DeliveryState
+from ims_ledger.webhook_endpoints import Webhook
+from ims_producer.checks import Check
+from ims_producer.client import Client, Submission, WorkerRefused
 from ims_producer.errors import ApiUnavailable, KeyRefused
 
 CONNECT_S: Final = 5
@@ -77,13 +82,13 @@ class RemoteClient(Client):
 
     # --- asking and reading -----------------------------------------------------------------
 
-    def ask(
+    def submit_import(
         self,
         request: ImportRequest | Mapping[str, Any],
         *,
         key: str | None = None,
         requested_by: str | None = None,  # noqa: ARG002  # the API knows it by its key
-    ) -> Asked:
+    ) -> Submission:
         wanted = request if isinstance(request, ImportRequest) else parse_request(request)
         # A key of our own makes it safe to ask again when the answer was lost.
         headers = {"Idempotency-Key": key or f"http-{uuid.uuid4()}"}
@@ -94,7 +99,7 @@ class RemoteClient(Client):
             self._conflict(answer)
         self._check(answer)
         created = answer.status_code == HTTPStatus.ACCEPTED
-        return Asked(ImportRecord.model_validate(answer.json()), created, queued=True)
+        return Submission(ImportRecord.model_validate(answer.json()), created, queued=True)
 
     def _conflict(self, answer: requests.Response) -> NoReturn:
         existing = answer.json().get("import_id")
@@ -177,19 +182,19 @@ class RemoteClient(Client):
         answer = self._call(self._once, "POST", f"/v1/imports/{_part(import_id)}{what}", json=body)
         if answer.status_code == HTTPStatus.CONFLICT:
             why = str(answer.json()["detail"]).partition(": ")[2]
-            raise NotNow(self.get(import_id), why)
+            raise InvalidState(self.get(import_id), why)
         self._check(answer, import_id)
         return ImportResult.model_validate(answer.json())
 
     def adopt(
         self, job_id: str, *, name: str, cloud: str | None = None, by: str | None = None
-    ) -> Asked:
+    ) -> Submission:
         del by
         body = {"job_id": job_id, "name": name, "cloud": cloud}
         answer = self._call(self._session, "POST", "/v1/imports:adopt", json=body)
         self._check(answer)
         created = answer.status_code == HTTPStatus.ACCEPTED
-        return Asked(ImportRecord.model_validate(answer.json()), created, queued=True)
+        return Submission(ImportRecord.model_validate(answer.json()), created, queued=True)
 
     def prune(self, *, older_than: timedelta, only_count: bool = False) -> int:
         body = {"older_than_s": older_than.total_seconds(), "only_count": only_count}
@@ -225,7 +230,7 @@ class RemoteClient(Client):
             found += self._post("/v1/clouds:find-images", body)["images"]
         return found
 
-    def examine(self, clouds: Sequence[str | None], *, migrate: bool) -> Iterator[Check]:
+    def run_checks(self, clouds: Sequence[str | None], *, migrate: bool) -> Iterator[Check]:
         if migrate:
             raise InvalidRequest(
                 f"--migrate: only where the ledger is, without {PREFIX}API_URL; given: {self._url}"
@@ -235,12 +240,12 @@ class RemoteClient(Client):
         except KeyRefused as exc:
             yield Check(
                 name="api", ok=False, found=str(exc), about="credentials",
-                mend=f"Set {PREFIX}API_KEY to a key with the scope admin (ims-import keys create).",
+                fix=f"Set {PREFIX}API_KEY to a key with the scope admin (ims-import keys create).",
             )  # fmt: skip
             return
         except ApiUnavailable as exc:
-            mend = f"Start ims-import api, or correct {PREFIX}API_URL."
-            yield Check(name="api", ok=False, found=str(exc), mend=mend)
+            fix = f"Start ims-import api, or correct {PREFIX}API_URL."
+            yield Check(name="api", ok=False, found=str(exc), fix=fix)
             return
         yield Check(name="api", ok=True, found=f"{self._url} answers")
         for check in told["items"]:

@@ -14,13 +14,13 @@ from typing import Final
 
 from rich.console import Console
 
-from ims_config.messages import parse_request
+from ims_config.import_request import parse_request
 from ims_config.records import ImportRecord, State
 from ims_producer import Client
-from ims_producer.cli import screen
+from ims_producer.cli import render
 from ims_sandbox import bucket, diskimages
 from ims_sandbox.cloud import CloudOptions
-from ims_sandbox.process import PartFailed
+from ims_sandbox.process import ProcessFailed
 from ims_sandbox.stack import Stack
 
 BUCKET: Final = "demo-images"
@@ -74,11 +74,11 @@ def demo() -> int:
                 ids = [client.submit(parse_request(wanted)) for wanted in _requests(addresses)]
                 console.print("\nSubmitted. From here on the worker does everything:\n")
                 timeout = GIVE_UP_AFTER.total_seconds()
-                records = screen.follow(console, client, ids, timeout=timeout)
+                records = render.follow(console, client, ids, timeout=timeout)
             # Said before the stack stops, which takes seconds.
             return _conclude(console, records)
-    except PartFailed as exc:
-        screen.say(console, str(exc), style="red")
+    except ProcessFailed as exc:
+        render.say(console, str(exc), style="red")
         return 1
 
 
@@ -93,8 +93,8 @@ def up(*, workers: int) -> int:
                 _stay(console, stack)
             except KeyboardInterrupt:
                 console.print("\nStopping")
-    except PartFailed as exc:
-        screen.say(console, str(exc), style="red")
+    except ProcessFailed as exc:
+        render.say(console, str(exc), style="red")
         return 1
     except KeyboardInterrupt:
         # Before everything was there.
@@ -114,7 +114,7 @@ def _stack(console: Console, *, workers: int, api: bool = False) -> Iterator[Sta
         api=api,
         s3=True,
         cloud=cloud,
-        tell=lambda part: console.print(f"  · {part}"),
+        on_progress=lambda part: console.print(f"  · {part}"),
     ) as stack:
         console.print(f"  ready after {monotonic() - began:.1f} s\n")
         yield stack
@@ -154,8 +154,8 @@ def _requests(addresses: list[str]) -> Iterator[dict[str, object]]:
 def _conclude(console: Console, records: Sequence[ImportRecord]) -> int:
     console.print("\n[bold]Summary[/]")
     for record in records:
-        for line in screen.outcome(record):
-            screen.say(console, f"  {line}")
+        for line in render.outcome(record):
+            render.say(console, f"  {line}")
     expected = {sample.name: sample.code for sample in SAMPLES}
     surprises = [record.name for record in records if not _as_expected(record, expected)]
     if surprises:
@@ -233,11 +233,11 @@ def _stay(console: Console, stack: Stack) -> None:
     pause = Event()
     while True:
         pause.wait(1)
-        gone = stack.failed_part()
+        gone = stack.failed_process()
         if gone is None:
             continue
         if gone not in stack.workers:
-            raise PartFailed(f"{gone.name} ended. The end of its log:\n{gone.tail()}")
+            raise ProcessFailed(f"{gone.name} ended. The end of its log:\n{gone.tail()}")
         console.print(f"{gone.name} ended; another one takes its place.")
         stack.stop(gone)
         stack.worker()

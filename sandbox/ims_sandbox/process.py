@@ -22,7 +22,7 @@ TAIL_LINES: Final = 25
 _LAUNCHER: Final = Path(__file__).with_name("launch.py")
 
 
-class PartFailed(RuntimeError):
+class ProcessFailed(RuntimeError):
     """A part of the stack ended or did not get ready; the message holds the end of its log."""
 
 
@@ -51,7 +51,7 @@ def listens(port: int) -> bool:
 
 
 @dataclass(slots=True, kw_only=True)
-class Part:
+class Process:
     """A running child in a process group of its own, with its log."""
 
     name: str
@@ -61,7 +61,7 @@ class Part:
     @classmethod
     def launch(
         cls, name: str, argv: Sequence[str], *, env: Mapping[str, str], folder: Path
-    ) -> "Part":
+    ) -> "Process":
         log = folder / f"{name}.log"
         with log.open("wb") as output:
             process = subprocess.Popen(
@@ -84,15 +84,15 @@ class Part:
         return "\n".join(f"  {line}" for line in lines[-TAIL_LINES:])
 
     def wait_ready(self, ready: Callable[[], bool]) -> None:
-        """Until `ready`; raises PartFailed with the end of the log."""
+        """Until `ready`; raises ProcessFailed with the end of the log."""
         came = wait_for(lambda: not self.running or ready(), within=READY_WITHIN)
         if not self.running:
-            raise PartFailed(
+            raise ProcessFailed(
                 f"{self.name} ended with code {self.process.returncode} before it was ready.\n"
                 f"The end of its log:\n{self.tail()}"
             )
         if not came:
-            raise PartFailed(
+            raise ProcessFailed(
                 f"{self.name} was not ready within {READY_WITHIN.total_seconds():.0f} s.\n"
                 f"The end of its log:\n{self.tail()}"
             )

@@ -30,14 +30,14 @@ from ims_producer.client import Client
 from ims_sandbox import bucket, valkey
 from ims_sandbox.cloud import CloudOptions
 from ims_sandbox.folders import stack_folder
-from ims_sandbox.process import Part, PartFailed, free_port, listens
+from ims_sandbox.process import Process, ProcessFailed, free_port, listens
 
 CLOUD: Final = "sandbox"
 WORKER_APP: Final = "ims_worker.app"
 # Others may take a port between our choice and the part's start.
 ATTEMPTS: Final = 3
 # Nobody waits for minutes on a sandbox.
-PATIENCE: Final = {
+QUICK_SETTINGS: Final = {
     "POLL_FIRST_S": "1",
     "POLL_MAX_S": "2",
     "SWEEP_EVERY_S": "2",
@@ -53,7 +53,7 @@ _FOREIGN: Final = (PREFIX, "OS_", "AWS_", "CELERY_", "FLOWER_", "MOTO_", "HTTP_P
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Wanted:
+class StackOptions:
     """What a stack consists of."""
 
     workers: int = 1
@@ -67,7 +67,7 @@ class Wanted:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Pages:
+class FlowerEndpoint:
     """Where Flower is and what opens it."""
 
     url: str
@@ -84,7 +84,7 @@ class Pages:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Door:
+class ApiEndpoint:
     """Where the HTTP API is and a key that opens all of it."""
 
     url: str
@@ -98,9 +98,9 @@ class Door:
 class Stack:
     """A running stack; made by `Stack.running(…)`."""
 
-    def __init__(self, folder: Path, wanted: Wanted) -> None:
+    def __init__(self, folder: Path, wanted: StackOptions) -> None:
         self.folder = folder
-        self.workers: list[Part] = []
+        self.workers: list[Process] = []
         self.env = _clean_environment(folder)
         self.keys = bucket.Keys(
             access_key=f"sandbox-{secrets.token_hex(4)}", secret_key=secrets.token_urlsafe(24)
@@ -108,10 +108,10 @@ class Stack:
         self.redis_url = ""
         self.cloud_url = ""
         self.s3_url: str | None = None
-        self.flower: Pages | None = None
-        self.api: Door | None = None
+        self.flower: FlowerEndpoint | None = None
+        self.api: ApiEndpoint | None = None
         self._wanted = wanted
-        self._parts: list[Part] = []
+        self._parts: list[Process] = []
         self._started_workers = 0
 
     @classmethod
@@ -126,10 +126,10 @@ class Stack:
         s3: bool = False,
         cloud: CloudOptions | None = None,
         settings: Mapping[str, str] | None = None,
-        tell: Callable[[str], None] = lambda _: None,
+        on_progress: Callable[[str], None] = lambda _: None,
     ) -> Iterator["Stack"]:
-        """Start everything, wait until it is ready, stop everything. `tell` hears of each part."""
-        wanted = Wanted(
+        """Start everything and wait until it is ready; stop it at the end."""
+        wanted = StackOptions(
             workers=workers,
             concurrency=concurrency,
             flower=flower,
@@ -141,7 +141,7 @@ class Stack:
         with stack_folder() as folder:
             stack = cls(folder, wanted)
             try:
-                stack._start(tell)
+                stack._start(on_progress)
                 yield stack
             finally:
                 stack._stop()
@@ -173,7 +173,7 @@ class Stack:
         env: Mapping[str, str] | None = None,
         app: str = WORKER_APP,
         wait: bool = True,
-    ) -> Part:
+    ) -> Process:
         """Start another worker and wait until it takes work; `app` is what Celery loads."""
         self._started_workers += 1
         name = f"worker{self._started_workers}"
@@ -185,12 +185,12 @@ class Stack:
         self.workers.append(part)
         return part
 
-    def kill(self, part: Part) -> None:
+    def kill(self, part: Process) -> None:
         """End a part as a crash would; `stop` asks it first."""
         part.kill()
         self._forget(part)
 
-    def stop(self, part: Part) -> None:
+    def stop(self, part: Process) -> None:
         part.stop()
         self._forget(part)
 
@@ -245,11 +245,11 @@ class Stack:
         return bucket.client(self.s3_url, self.keys)
 
     @property
-    def parts(self) -> tuple[Part, ...]:
+    def parts(self) -> tuple[Process, ...]:
         """Every process of the stack, in the order of their start."""
         return tuple(self._parts)
 
-    def failed_part(self) -> Part | None:
+    def failed_process(self) -> Process | None:
         """A part that ended by itself, if one did."""
         return next((part for part in self._parts if not part.running), None)
 
@@ -258,24 +258,24 @@ class Stack:
 
     # --- start and stop ---------------------------------------------------------------------
 
-    def _start(self, tell: Callable[[str], None]) -> None:
+    def _start(self, on_progress: Callable[[str], None]) -> None:
         wanted = self._wanted
-        tell("Valkey, in place of Redis")
+        on_progress("Valkey, in place of Redis")
         self._start_valkey()
         if wanted.s3:
-            tell("object storage, in place of OBS")
+            on_progress("object storage, in place of OBS")
             self._start_bucket()
-        tell("the stand-in for IAM and IMS")
+        on_progress("the stand-in for IAM and IMS")
         self._start_cloud()
         self.env |= self._settings()
-        tell("a worker" if wanted.workers == 1 else f"{wanted.workers} workers")
+        on_progress("a worker" if wanted.workers == 1 else f"{wanted.workers} workers")
         for _ in range(wanted.workers):
             self.worker()
         if wanted.flower:
-            tell("Flower")
+            on_progress("Flower")
             self._start_flower()
         if wanted.api:
-            tell("the HTTP API")
+            on_progress("the HTTP API")
             self._start_api()
 
     def _settings(self) -> dict[str, str]:
@@ -293,7 +293,7 @@ class Stack:
                 "OBS_SECRET_KEY": self.keys.secret_key,
                 "OBS_ADDRESSING": "path",
             }
-        settings = PATIENCE | ours | dict(self._wanted.settings)
+        settings = QUICK_SETTINGS | ours | dict(self._wanted.settings)
         return {f"{PREFIX}{name}": value for name, value in settings.items()} | {
             "OS_CLIENT_CONFIG_FILE": str(clouds),
             "OS_CLOUD": CLOUD,
@@ -302,7 +302,7 @@ class Stack:
     def _start_valkey(self) -> None:
         password = secrets.token_urlsafe(24)
 
-        def launch(port: int) -> Part:
+        def launch(port: int) -> Process:
             self.redis_url = valkey.address(port, password)
             config = valkey.write_config(self.folder, port=port, password=password)
             return self._launch("valkey", valkey.command(config))
@@ -310,7 +310,7 @@ class Stack:
         self._on_a_free_port(launch, lambda _: valkey.answers(self.redis_url))
 
     def _start_bucket(self) -> None:
-        def launch(port: int) -> Part:
+        def launch(port: int) -> Process:
             self.s3_url = f"http://{bucket.HOST}:{port}"
             return self._launch("s3", _module("ims_sandbox", "bucket", "--port", str(port)))
 
@@ -326,7 +326,7 @@ class Stack:
                 s3_secret_key=self.keys.secret_key,
             )
 
-        def launch(port: int) -> Part:
+        def launch(port: int) -> Process:
             options = self.folder / "cloud.json"
             _write_secret(options, json.dumps(asdict(replace(chosen, port=port))))
             self.cloud_url = f"http://{chosen.host}:{port}"
@@ -337,8 +337,10 @@ class Stack:
     def _start_flower(self) -> None:
         password = secrets.token_urlsafe(12)
 
-        def launch(port: int) -> Part:
-            self.flower = Pages(url=f"http://127.0.0.1:{port}", user="admin", password=password)
+        def launch(port: int) -> Process:
+            self.flower = FlowerEndpoint(
+                url=f"http://127.0.0.1:{port}", user="admin", password=password
+            )
             argv = ("--port", str(port), "--db", str(self.folder / "flower" / "db"))
             auth = {f"{PREFIX}FLOWER_BASIC_AUTH": self.flower.basic_auth}
             return self._launch("flower", _module("ims_worker.flower", *argv), env=auth)
@@ -352,8 +354,8 @@ class Stack:
         with Client(self.settings()) as client:
             _, key = client.ledger.keys.create(CLOUD, scopes=set(Scope))
 
-        def launch(port: int) -> Part:
-            self.api = Door(url=f"http://127.0.0.1:{port}", key=key)
+        def launch(port: int) -> Process:
+            self.api = ApiEndpoint(url=f"http://127.0.0.1:{port}", key=key)
             return self._launch("api", _module("ims_producer", "api", "--port", str(port)))
 
         self._on_a_free_port(
@@ -361,13 +363,15 @@ class Stack:
             lambda port: http_status(f"http://127.0.0.1:{port}/readyz") == 200,  # noqa: PLR2004  # HTTP's own number
         )
 
-    def _on_a_free_port(self, launch: Callable[[int], Part], ready: Callable[[int], bool]) -> None:
+    def _on_a_free_port(
+        self, launch: Callable[[int], Process], ready: Callable[[int], bool]
+    ) -> None:
         for attempt in range(1, ATTEMPTS + 1):
             port = free_port()
             part = launch(port)
             try:
                 part.wait_ready(lambda port=port: ready(port))  # type: ignore[misc]
-            except PartFailed:
+            except ProcessFailed:
                 taken = not part.running
                 part.kill()
                 self._parts.remove(part)
@@ -376,8 +380,10 @@ class Stack:
             else:
                 return
 
-    def _launch(self, name: str, argv: Sequence[str], env: Mapping[str, str] | None = None) -> Part:
-        part = Part.launch(name, argv, env=self.env | dict(env or {}), folder=self.folder)
+    def _launch(
+        self, name: str, argv: Sequence[str], env: Mapping[str, str] | None = None
+    ) -> Process:
+        part = Process.launch(name, argv, env=self.env | dict(env or {}), folder=self.folder)
         self._parts.append(part)
         return part
 
@@ -387,7 +393,7 @@ class Stack:
             return False
         return bool(self.app.control.ping(destination=[_node(name)], timeout=0.5))
 
-    def _forget(self, part: Part) -> None:
+    def _forget(self, part: Process) -> None:
         self._parts.remove(part)
         if part in self.workers:
             self.workers.remove(part)

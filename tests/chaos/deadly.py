@@ -16,8 +16,8 @@ from typing import Any, Final
 
 from ims_config.records import State
 from ims_ledger import Ledger
-from ims_worker.adapters.due import DueSchedule
-from ims_worker.adapters.ims import ImsService
+from ims_worker.adapters.otc.ims import ImsService
+from ims_worker.adapters.redis.schedule import DueSchedule
 from ims_worker.app import app
 
 __all__ = ["app"]

@@ -17,7 +17,7 @@ from builders import a_body
 from running import Running
 
 from ims_config.records import Event, ImportResult, State
-from ims_ledger.arrows import allowed
+from ims_ledger.transitions import allowed
 from ims_sandbox.stack import Stack
 
 HERE: Final = Path(__file__).parent

@@ -9,7 +9,7 @@ import pytest
 from contract.tiny_ims import NOON, TinyIms, Wire, client_on
 from fakes import FakeImageService, busy, refused
 
-from ims_config.messages import ImportRequest, parse_request
+from ims_config.import_request import ImportRequest, parse_request
 from ims_worker.errors import CloudProblem, OutcomeUnknown, Refused, Unavailable
 from ims_worker.ports import ImageId, ImageService, JobId, JobStatus
 

@@ -29,7 +29,7 @@ from urllib3.exceptions import (
 )
 
 from ims_config.records import ErrorClass
-from ims_worker.adapters.ims import MAX_PAGES, PAGE
+from ims_worker.adapters.otc.ims import MAX_PAGES, PAGE
 from ims_worker.errors import CloudProblem, NotSent, OutcomeUnknown, Refused, Unavailable
 from ims_worker.ports import ImageId, JobId, JobStatus
 

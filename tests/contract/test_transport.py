@@ -11,8 +11,8 @@ import requests
 from builders import a_request
 from contract.tiny_ims import FixedTokens, an_access
 
-from ims_worker.adapters.ims import ImsService
-from ims_worker.adapters.transport import open_session
+from ims_worker.adapters.otc.http import open_session
+from ims_worker.adapters.otc.ims import ImsService
 from ims_worker.errors import NotSent, OutcomeUnknown, Unavailable
 
 OK = b'HTTP/1.1 200 OK\r\nContent-Length: 14\r\n\r\n{"job_id":"j"}'

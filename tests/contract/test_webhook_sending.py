@@ -11,20 +11,20 @@ from certificates import Certificate
 from receiving import Receiver
 
 from ims_config.webhooks import secrets_of
-from ims_worker.adapters import guarded
-from ims_worker.adapters.guarded import Allowed
-from ims_worker.adapters.webhooks import NotTaken, Taken, send
+from ims_worker.adapters import public_http
+from ims_worker.adapters.public_http import AllowList
+from ims_worker.adapters.webhook_sender import Delivered, Rejected, send
 
 SECRET = secrets_of("a-key", "http://127.0.0.1/hook", [1])[0]
-HERE = Allowed("127.0.0.1")
+HERE = AllowList("127.0.0.1")
 
 
-def told(url: str, allowed: Allowed = HERE) -> Taken | NotTaken:
+def told(url: str, allowed: AllowList = HERE) -> Delivered | Rejected:
     return send(url, "msg_1", '{"specversion": "1.0"}', secrets=[SECRET], allowed=allowed)
 
 
-def why(outcome: Taken | NotTaken) -> str:
-    assert isinstance(outcome, NotTaken), outcome
+def why(outcome: Delivered | Rejected) -> str:
+    assert isinstance(outcome, Rejected), outcome
     return outcome.error
 
 
@@ -35,7 +35,7 @@ def receiver() -> Iterator[Receiver]:
 
 
 def test_what_arrives_is_signed_and_a_cloud_event(receiver: Receiver) -> None:
-    assert told(receiver.url) == Taken(http_status=204)
+    assert told(receiver.url) == Delivered(http_status=204)
 
     [received] = receiver.all
     received.verify(SECRET)
@@ -49,13 +49,13 @@ def test_an_answer_that_is_not_2xx_is_to_be_tried_again(receiver: Receiver, stat
 
     outcome = told(receiver.url)
 
-    assert outcome == NotTaken(error=f"answered {status}", http_status=status)
+    assert outcome == Rejected(error=f"answered {status}", http_status=status)
 
 
 def test_410_says_that_no_more_is_wanted(receiver: Receiver) -> None:
     receiver.answers = [410]
 
-    assert told(receiver.url) == NotTaken(error="answered 410", http_status=410, final=True)
+    assert told(receiver.url) == Rejected(error="answered 410", http_status=410, final=True)
 
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
@@ -74,15 +74,15 @@ def test_who_is_not_there_is_to_be_tried_again() -> None:
 
         outcome = told(f"http://127.0.0.1:{port}/")
 
-    assert outcome == NotTaken(error="no connection could be made")
+    assert outcome == Rejected(error="no connection could be made")
 
 
 def test_a_name_that_is_not_known_is_to_be_tried_again() -> None:
-    assert told("https://no-such-host.invalid/") == NotTaken(error="the host name is not known")
+    assert told("https://no-such-host.invalid/") == Rejected(error="the host name is not known")
 
 
 def test_a_name_that_no_resolver_takes_is_only_not_taken() -> None:
-    assert isinstance(told(f"https://{'a' * 70}.example/"), NotTaken)
+    assert isinstance(told(f"https://{'a' * 70}.example/"), Rejected)
 
 
 # --- inwards --------------------------------------------------------------------------------
@@ -97,15 +97,15 @@ SPELLINGS = [
 def test_no_spelling_of_this_machine_is_reached(receiver: Receiver, host: str) -> None:
     port = receiver.url.split(":")[2]
 
-    outcome = told(f"http://{host}:{port}", Allowed(""))
+    outcome = told(f"http://{host}:{port}", AllowList(""))
 
-    assert isinstance(outcome, NotTaken)
+    assert isinstance(outcome, Rejected)
     assert receiver.all == []
     assert (outcome.final, "is not a public address" in outcome.error) == (True, True)
 
 
 def test_a_refusal_says_how_to_allow_it(receiver: Receiver) -> None:
-    assert why(told(receiver.url, Allowed(""))) == (
+    assert why(told(receiver.url, AllowList(""))) == (
         "refused: 127.0.0.1 is not a public address; allow it with IMS_IMPORT_WEBHOOK_ALLOW"
     )
 
@@ -135,7 +135,7 @@ def test_a_name_that_rebinds_is_resolved_once_and_what_was_checked_is_reached(
 
         outcome = told(f"http://rebinding.example:{port}/hook")
 
-    assert outcome == Taken(http_status=204)
+    assert outcome == Delivered(http_status=204)
     assert (resolver.asked, len(receiver.all), inside.all) == (1, 1, [])
     assert receiver.all[0].headers["host"] == f"rebinding.example:{port}"
 
@@ -159,7 +159,7 @@ def test_a_proxy_of_the_environment_is_not_asked(
         for name in ("http_proxy", "HTTP_PROXY", "ALL_PROXY"):
             monkeypatch.setenv(name, proxy.url)
 
-        assert told(receiver.url) == Taken(http_status=204)
+        assert told(receiver.url) == Delivered(http_status=204)
         assert proxy.all == []
 
 
@@ -169,22 +169,22 @@ def test_a_proxy_of_the_environment_is_not_asked(
 def test_who_does_not_answer_is_left_in_time(
     receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ims_worker.adapters.webhooks.READ_TIMEOUT_S", 0.3)
+    monkeypatch.setattr("ims_worker.adapters.webhook_sender.READ_TIMEOUT_S", 0.3)
     receiver.gate.clear()
 
-    assert told(receiver.url) == NotTaken(error="no answer in time")
+    assert told(receiver.url) == Rejected(error="no answer in time")
 
 
 def test_who_answers_a_byte_at_a_time_is_hung_up_on(
     receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(guarded, "TOTAL_S", 0.6)
+    monkeypatch.setattr(public_http, "TOTAL_S", 0.6)
     receiver.dribble = True
     begun = time.monotonic()
 
     outcome = told(receiver.url)
 
-    assert isinstance(outcome, NotTaken)
+    assert isinstance(outcome, Rejected)
     assert time.monotonic() - begun < 5
 
 
@@ -207,11 +207,11 @@ def test_the_certificate_is_checked_for_the_name_and_not_for_the_address(
 ) -> None:
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(certificate.file))
 
-    assert told(tls.url, Allowed("127.0.0.0/8,::1")) == Taken(http_status=204)
+    assert told(tls.url, AllowList("127.0.0.0/8,::1")) == Delivered(http_status=204)
 
 
 def test_a_certificate_that_nobody_signed_is_not_trusted(tls: Receiver) -> None:
-    outcome = told(tls.url, Allowed("127.0.0.0/8,::1"))
+    outcome = told(tls.url, AllowList("127.0.0.0/8,::1"))
 
-    assert outcome == NotTaken(error="the certificate is not trusted")
+    assert outcome == Rejected(error="the certificate is not trusted")
     assert tls.all == []

@@ -16,9 +16,9 @@ from requests.adapters import BaseAdapter
 from requests.structures import CaseInsensitiveDict
 from urllib3.exceptions import ProtocolError
 
-from ims_worker.adapters.ims import ImsService
-from ims_worker.adapters.token import Access
-from ims_worker.adapters.transport import open_session
+from ims_worker.adapters.otc.auth import Access
+from ims_worker.adapters.otc.http import open_session
+from ims_worker.adapters.otc.ims import ImsService
 
 NOON = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 PROJECT = "ac234de25c6741d2b1273da49eea1b9e"

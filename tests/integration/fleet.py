@@ -12,7 +12,7 @@ from typing import Any
 import openstack.config  # noqa: F401  # see above
 
 from ims_config.settings import Settings
-from ims_worker.adapters.clouds import OpenStackClouds
+from ims_worker.adapters.otc.clouds import OpenStackClouds
 from ims_worker.errors import CloudProblem
 
 

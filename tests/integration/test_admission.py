@@ -9,7 +9,7 @@ from builders import a_body, a_request
 from running import Running, until
 
 from ims_config.records import State, WaitsFor
-from ims_ledger import Ledger, StaleMove
+from ims_ledger import ConcurrentTransition, Ledger
 
 PROJECT = "p-1"
 
@@ -57,7 +57,7 @@ def test_first_come_first_served_and_nobody_overtakes(ledger: Ledger) -> None:
 
     assert admit(ledger, second, limit=1) is State.WAITING
     assert admit(ledger, third, limit=1) is State.WAITING
-    ledger.move(first, frm=State.SUBMITTING, to=State.FAILED)
+    ledger.move(first, from_state=State.SUBMITTING, to=State.FAILED)
 
     assert ledger.next_in_line(PROJECT, limit=1) == [second]
     assert admit(ledger, fresh, limit=1) is State.WAITING
@@ -73,7 +73,7 @@ def test_a_higher_priority_goes_first(ledger: Ledger) -> None:
     admit(ledger, busy, limit=1)
     for import_id in (normal, low, high):
         admit(ledger, import_id, limit=1)
-    ledger.move(busy, frm=State.SUBMITTING, to=State.FAILED)
+    ledger.move(busy, from_state=State.SUBMITTING, to=State.FAILED)
 
     assert ledger.next_in_line(PROJECT, limit=1) == [high]
     assert ledger.next_in_line(PROJECT, limit=3) == [high, normal, low]
@@ -86,7 +86,7 @@ def test_who_waits_knows_the_place_and_moving_up_is_no_event(ledger: Ledger) -> 
     assert ledger.get(third).reason == "1 active, place 2"
     assert ledger.get(third).waits_for is WaitsFor.SLOT
 
-    ledger.move(second, frm=State.WAITING, to=State.CANCELED)
+    ledger.move(second, from_state=State.WAITING, to=State.CANCELED)
     admit(ledger, third, limit=1)
 
     assert ledger.get(third).reason == "1 active, place 1"
@@ -96,7 +96,7 @@ def test_who_waits_knows_the_place_and_moving_up_is_no_event(ledger: Ledger) -> 
 def test_who_waits_for_something_else_holds_up_nobody(ledger: Ledger) -> None:
     hold, other = recorded(ledger, 2)
     ledger.move(
-        hold, frm=State.QUEUED, to=State.WAITING, project=PROJECT, waits_for=WaitsFor.PERSON
+        hold, from_state=State.QUEUED, to=State.WAITING, project=PROJECT, waits_for=WaitsFor.PERSON
     )
 
     assert admit(ledger, other, limit=1) is State.SUBMITTING
@@ -112,7 +112,7 @@ def test_projects_do_not_share_their_slots(ledger: Ledger) -> None:
 def test_an_import_that_was_moved_meanwhile_is_not_admitted(ledger: Ledger) -> None:
     [import_id] = recorded(ledger, 1)
     version = ledger.get(import_id).version
-    ledger.move(import_id, frm=State.QUEUED, to=State.CANCELED)
+    ledger.move(import_id, from_state=State.QUEUED, to=State.CANCELED)
 
     assert raises_stale(
         lambda: ledger.admit(import_id, version=version, project=PROJECT, limit=1, why=in_line)
@@ -122,7 +122,7 @@ def test_an_import_that_was_moved_meanwhile_is_not_admitted(ledger: Ledger) -> N
 def raises_stale(call: Callable[[], Any]) -> bool:
     try:
         call()
-    except StaleMove:
+    except ConcurrentTransition:
         return True
     return False
 

@@ -24,8 +24,8 @@ from hypothesis.stateful import (
 )
 
 from ims_config.records import TERMINAL, State, WaitsFor
-from ims_ledger import Ledger, NotAllowed, NotNow, StaleMove
-from ims_ledger.arrows import allowed
+from ims_ledger import ConcurrentTransition, IllegalTransition, InvalidState, Ledger
+from ims_ledger.transitions import allowed
 
 LIMIT = 2
 ACTIVE = {State.SUBMITTING, State.UNCERTAIN, State.RUNNING, State.VERIFYING}
@@ -74,14 +74,18 @@ class AnyOrder(RuleBasedStateMachine):
             made.append(record.id)
         return multiple(*made)
 
-    @rule(import_id=ids, frm=st.sets(st.sampled_from(State), min_size=1, max_size=3), to=TARGETS)
-    def move(self, import_id: str, frm: set[State], to: State) -> None:
+    @rule(
+        import_id=ids,
+        from_state=st.sets(st.sampled_from(State), min_size=1, max_size=3),
+        to=TARGETS,
+    )
+    def move(self, import_id: str, from_state: set[State], to: State) -> None:
         mine = self.model[import_id]
-        said = outcome(lambda: self.ledger.move(import_id, frm=frm, to=to))
-        if mine.state not in frm:
-            assert said is StaleMove
+        said = outcome(lambda: self.ledger.move(import_id, from_state=from_state, to=to))
+        if mine.state not in from_state:
+            assert said is ConcurrentTransition
         elif not allowed(mine.state, to):
-            assert said is NotAllowed
+            assert said is IllegalTransition
         else:
             assert said is None
             self._is_now(import_id, to)
@@ -93,7 +97,7 @@ class AnyOrder(RuleBasedStateMachine):
             # Who waits for a person has reached the project, and yet is not in line.
             waits = {"project": self.project, "waits_for": WaitsFor.PERSON}
             facts = waits if to is State.WAITING else {}
-            self.ledger.move(import_id, frm=mine.state, to=to, **facts)
+            self.ledger.move(import_id, from_state=mine.state, to=to, **facts)
             self._is_now(import_id, to)
 
     @rule(import_id=ids, to=TARGETS, behind=st.integers(1, 3))
@@ -101,8 +105,12 @@ class AnyOrder(RuleBasedStateMachine):
         current = self.ledger.get(import_id)
         version = current.version - behind
         assert (
-            outcome(lambda: self.ledger.move(import_id, frm=current.state, to=to, version=version))
-            is StaleMove
+            outcome(
+                lambda: self.ledger.move(
+                    import_id, from_state=current.state, to=to, version=version
+                )
+            )
+            is ConcurrentTransition
         )
 
     @rule(import_id=ids)
@@ -110,7 +118,7 @@ class AnyOrder(RuleBasedStateMachine):
         mine = self.model[import_id]
         said = outcome(lambda: self._admit(self.ledger, import_id))
         if mine.state not in {State.QUEUED, State.WAITING}:
-            assert said is StaleMove
+            assert said is ConcurrentTransition
             return
         assert said is None
         self._was_admitted(import_id)
@@ -119,7 +127,7 @@ class AnyOrder(RuleBasedStateMachine):
     def cancel(self, import_id: str, leave: bool) -> None:  # noqa: FBT001  # a drawn value
         mine = self.model[import_id]
         said = outcome(lambda: self.ledger.cancel(import_id, leave_image=leave, by="me"))
-        assert (said is NotNow) == (mine.state in TERMINAL)
+        assert (said is InvalidState) == (mine.state in TERMINAL)
         if mine.state in {State.QUEUED, State.WAITING}:
             self._is_now(import_id, State.CANCELED)
         elif mine.state not in TERMINAL:
@@ -165,7 +173,9 @@ class AnyOrder(RuleBasedStateMachine):
         read = self.ledger.get(import_id)
 
         def try_it(own: Ledger, to: State) -> Any:
-            return outcome(lambda: own.move(import_id, frm=read.state, to=to, version=read.version))
+            return outcome(
+                lambda: own.move(import_id, from_state=read.state, to=to, version=read.version)
+            )
 
         said = self._together(try_it, ends)
         could = [to for to in ends if allowed(read.state, to)]
@@ -212,7 +222,7 @@ class AnyOrder(RuleBasedStateMachine):
 
         now = self.ledger.get(import_id)
         assert (now.state, now.cancel) in {
-            # Asked for while IMS was being asked, which then said no.
+            # Canceled while the create request was in flight, which IMS then refused.
             (State.CANCELED, asked_before),
             (State.SUBMITTING, "delete"),
         }
@@ -306,7 +316,7 @@ class AnyOrder(RuleBasedStateMachine):
 def outcome(call: Callable[[], Any]) -> type[Exception] | None:
     try:
         call()
-    except (StaleMove, NotAllowed, NotNow) as exc:
+    except (ConcurrentTransition, IllegalTransition, InvalidState) as exc:
         return type(exc)
     return None
 

@@ -9,7 +9,7 @@ from schemathesis import Case
 
 from ims_config.settings import Settings
 from ims_producer.api.app import make_app
-from ims_sandbox.stack import Door, Stack
+from ims_sandbox.stack import ApiEndpoint, Stack
 
 schema = schemathesis.openapi.from_dict(make_app(Settings()).openapi())
 # JSON Schema cannot tell rules over several fields, which cursor is somebody's (422), nor which
@@ -32,7 +32,7 @@ def cases(count: int) -> settings:
 
 
 @pytest.fixture(scope="module")
-def api() -> Iterator[Door]:
+def api() -> Iterator[ApiEndpoint]:
     with Stack.running(workers=1, api=True, settings={"API_RATE_PER_MINUTE": "1000000"}) as stack:
         assert stack.api is not None
         yield stack.api
@@ -40,19 +40,19 @@ def api() -> Iterator[Door]:
 
 @schema.include(**slow).parametrize()
 @cases(3)
-def test_with_a_key_slowly(case: Case, api: Door) -> None:
+def test_with_a_key_slowly(case: Case, api: ApiEndpoint) -> None:
     case.call_and_validate(base_url=api.url, headers=api.header)
 
 
 @schema.exclude(**slow).parametrize()
 @cases(25)
-def test_with_a_key(case: Case, api: Door) -> None:
+def test_with_a_key(case: Case, api: ApiEndpoint) -> None:
     case.call_and_validate(base_url=api.url, headers=api.header)
 
 
 @schema.parametrize()
 @cases(25)
-def test_without_a_key(case: Case, api: Door) -> None:
+def test_without_a_key(case: Case, api: ApiEndpoint) -> None:
     response = case.call(base_url=api.url)
 
     case.validate_response(response)

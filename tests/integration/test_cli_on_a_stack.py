@@ -142,7 +142,7 @@ def test_doctor_says_which_clouds_a_worker_knows(running: Running) -> None:
 
     assert code != 0
     assert "no entry 'nope'" in found["cloud nope, login"]["found"]
-    assert found["cloud nope, login"]["mend"]
+    assert found["cloud nope, login"]["fix"]
 
 
 @pytest.mark.parametrize(
@@ -162,7 +162,7 @@ def test_doctor_names_what_is_gone_and_how_to_mend_it(
     assert code == 5
     assert found[name]["ok"] is False
     assert "127.0.0.1:1" in found[name]["found"]
-    assert f"IMS_IMPORT_{next(iter(settings))}" in found[name]["mend"]
+    assert f"IMS_IMPORT_{next(iter(settings))}" in found[name]["fix"]
     assert "s3cret" not in json.dumps(found)
 
 
@@ -174,7 +174,7 @@ def test_doctor_misses_workers_and_does_not_guess_about_the_cloud(running: Runni
 
     running.stack.worker()
     assert code == 5
-    assert "ims-import worker" in found["workers"]["mend"]
+    assert "ims-import worker" in found["workers"]["fix"]
     assert found["default cloud"]["ok"] is None
 
 

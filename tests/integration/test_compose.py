@@ -23,8 +23,8 @@ from redis import Redis
 from running import Running
 
 from ims_config.settings import Settings
-from ims_sandbox.process import Part, free_port
-from ims_sandbox.stack import PATIENCE, http_status
+from ims_sandbox.process import Process, free_port
+from ims_sandbox.stack import QUICK_SETTINGS, http_status
 
 ROOT = Path(__file__).parents[2]
 REDIS = "IMS_IMPORT_TEST_REDIS_URL"
@@ -290,8 +290,8 @@ class Installation:
         argv = ["sh", "-c", *test] if kind == "CMD-SHELL" else test
         return self.run(service, *map(plainly, argv)).returncode == 0
 
-    def start(self, service: str) -> Part:
-        return Part.launch(
+    def start(self, service: str) -> Process:
+        return Process.launch(
             service,
             self.service(service)["command"],
             env=self.env(service),
@@ -313,7 +313,7 @@ def installation(tmp_path: Path, redis_url: str, postgres_url: str) -> Iterator[
             secret = tmp_path / "secrets" / name
             secret.unlink()
             secret.write_text(value)
-        hurry = {f"IMS_IMPORT_{name}": value for name, value in PATIENCE.items()}
+        hurry = {f"IMS_IMPORT_{name}": value for name, value in QUICK_SETTINGS.items()}
         yield Installation(
             folder=tmp_path,
             common=hurry
@@ -336,7 +336,7 @@ def installation(tmp_path: Path, redis_url: str, postgres_url: str) -> Iterator[
 @contextmanager
 def up(installation: Installation, *services: str) -> Iterator[None]:
     """These services, running and healthy; their stop is an orderly one."""
-    parts: list[Part] = []
+    parts: list[Process] = []
     try:
         for service in services:
             part = installation.start(service)

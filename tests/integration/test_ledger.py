@@ -15,13 +15,13 @@ from racing import migrate, win_a_move
 
 from ims_config.records import ErrorClass, Failure, ImageFacts, State
 from ims_ledger import (
+    ConcurrentTransition,
+    IllegalTransition,
     KeyConflict,
     Ledger,
     LedgerOutdated,
     LedgerUnavailable,
     NoSuchImport,
-    NotAllowed,
-    StaleMove,
 )
 
 NOON = datetime(2026, 11, 23, 12, tzinfo=UTC)
@@ -30,8 +30,8 @@ FAILURE = Failure(code="IMG.0057", message="empty", error_class=ErrorClass.PERMA
 
 def a_running(ledger: Ledger, job_id: str = "job") -> str:
     record, _ = ledger.record(a_request())
-    ledger.move(record.id, frm=State.QUEUED, to=State.SUBMITTING, project="p", attempts=1)
-    return ledger.move(record.id, frm=State.SUBMITTING, to=State.RUNNING, job_id=job_id).id
+    ledger.move(record.id, from_state=State.QUEUED, to=State.SUBMITTING, project="p", attempts=1)
+    return ledger.move(record.id, from_state=State.SUBMITTING, to=State.RUNNING, job_id=job_id).id
 
 
 def test_a_request_is_remembered_as_it_was_asked(ledger: Ledger) -> None:
@@ -77,7 +77,9 @@ def test_one_key_at_the_same_moment_is_one_import(ledger: Ledger) -> None:
 def test_a_move_is_remembered_with_its_event(ledger: Ledger) -> None:
     import_id = a_running(ledger)
 
-    ledger.move(import_id, frm=State.RUNNING, to=State.FAILED, error=FAILURE, reason="why", polls=3)
+    ledger.move(
+        import_id, from_state=State.RUNNING, to=State.FAILED, error=FAILURE, reason="why", polls=3
+    )
 
     record = ledger.get(import_id)
     assert (record.state, record.reason, record.polls) == (State.FAILED, "why", 3)
@@ -101,10 +103,15 @@ def test_events_can_be_read_on_from_the_last_one_seen(ledger: Ledger) -> None:
 
 def test_a_success_keeps_the_image_and_clears_the_error(ledger: Ledger) -> None:
     import_id = a_running(ledger)
-    ledger.move(import_id, frm=State.RUNNING, to=State.VERIFYING, image_id="i", error=FAILURE)
+    ledger.move(
+        import_id, from_state=State.RUNNING, to=State.VERIFYING, image_id="i", error=FAILURE
+    )
 
     ledger.move(
-        import_id, frm=State.VERIFYING, to=State.SUCCEEDED, image=ImageFacts(id="i", tags=("a=b",))
+        import_id,
+        from_state=State.VERIFYING,
+        to=State.SUCCEEDED,
+        image=ImageFacts(id="i", tags=("a=b",)),
     )
 
     assert ledger.get(import_id).image == ImageFacts(id="i", tags=("a=b",))
@@ -114,8 +121,8 @@ def test_a_success_keeps_the_image_and_clears_the_error(ledger: Ledger) -> None:
 def test_a_move_from_another_state_is_stale(ledger: Ledger) -> None:
     import_id = a_running(ledger)
 
-    with pytest.raises(StaleMove) as caught:
-        ledger.move(import_id, frm=State.QUEUED, to=State.SUBMITTING)
+    with pytest.raises(ConcurrentTransition) as caught:
+        ledger.move(import_id, from_state=State.QUEUED, to=State.SUBMITTING)
 
     assert caught.value.current.state is State.RUNNING
 
@@ -123,15 +130,15 @@ def test_a_move_from_another_state_is_stale(ledger: Ledger) -> None:
 def test_a_move_of_another_version_is_stale(ledger: Ledger) -> None:
     import_id = a_running(ledger)
 
-    with pytest.raises(StaleMove):
-        ledger.move(import_id, frm=State.RUNNING, to=State.VERIFYING, version=1)
+    with pytest.raises(ConcurrentTransition):
+        ledger.move(import_id, from_state=State.RUNNING, to=State.VERIFYING, version=1)
 
 
 def test_an_arrow_that_does_not_exist_is_refused(ledger: Ledger) -> None:
     import_id = a_running(ledger)
 
-    with pytest.raises(NotAllowed):
-        ledger.move(import_id, frm=State.RUNNING, to=State.SUCCEEDED)
+    with pytest.raises(IllegalTransition):
+        ledger.move(import_id, from_state=State.RUNNING, to=State.SUCCEEDED)
 
     assert ledger.get(import_id).state is State.RUNNING
 
@@ -141,8 +148,8 @@ def test_one_of_many_threads_wins_a_move(ledger: Ledger) -> None:
 
     def won(_: int) -> bool:
         try:
-            ledger.move(record.id, frm=State.QUEUED, to=State.SUBMITTING)
-        except StaleMove:
+            ledger.move(record.id, from_state=State.QUEUED, to=State.SUBMITTING)
+        except ConcurrentTransition:
             return False
         return True
 
@@ -213,8 +220,8 @@ def test_pages_go_from_the_newest_to_the_oldest(url: str) -> None:
 def test_a_list_can_be_filtered(ledger: Ledger, wanted: dict) -> None:  # type: ignore[type-arg]
     ledger.record(a_request())
     mine, _ = ledger.record(a_request(name="mine", cloud="otc"))
-    ledger.move(mine.id, frm=State.QUEUED, to=State.SUBMITTING)
-    ledger.move(mine.id, frm=State.SUBMITTING, to=State.RUNNING)
+    ledger.move(mine.id, from_state=State.QUEUED, to=State.SUBMITTING)
+    ledger.move(mine.id, from_state=State.SUBMITTING, to=State.RUNNING)
 
     assert [record.id for record in ledger.page(**wanted)] == [mine.id]
 
@@ -222,7 +229,7 @@ def test_a_list_can_be_filtered(ledger: Ledger, wanted: dict) -> None:  # type: 
 def test_active_counts_what_may_have_a_job(ledger: Ledger) -> None:
     a_running(ledger)
     ended = a_running(ledger)
-    ledger.move(ended, frm=State.RUNNING, to=State.FAILED)
+    ledger.move(ended, from_state=State.RUNNING, to=State.FAILED)
     ledger.record(a_request())
 
     assert ledger.active("p") == 1
@@ -234,7 +241,7 @@ def test_a_note_is_an_event_without_a_move(ledger: Ledger) -> None:
     import_id = a_running(ledger)
     before = ledger.get(import_id)
 
-    ledger.note(import_id, "overdue", overdue=True, reason="late")
+    ledger.add_event(import_id, "overdue", overdue=True, reason="late")
 
     record = ledger.get(import_id)
     assert (record.overdue, record.state, record.version) == (True, State.RUNNING, before.version)
@@ -246,7 +253,7 @@ def test_a_note_is_an_event_without_a_move(ledger: Ledger) -> None:
 
 def test_an_import_is_open_until_its_end_was_reported(ledger: Ledger) -> None:
     import_id = a_running(ledger)
-    ledger.move(import_id, frm=State.RUNNING, to=State.FAILED)
+    ledger.move(import_id, from_state=State.RUNNING, to=State.FAILED)
     assert [record.id for record in ledger.open_imports()] == [import_id]
 
     ledger.mark_reported(import_id)

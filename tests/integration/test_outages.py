@@ -94,7 +94,7 @@ def test_a_client_that_lives_on_records_what_it_is_asked_while_redis_is_gone(
     before = running.client.submit(a_body(name="before"))
 
     with running.stack.without_redis():
-        during = running.client.ask(a_body(name="during"))
+        during = running.client.submit_import(a_body(name="during"))
     after = running.client.submit(a_body(name="after"))
 
     ids = [before, during.record.id, after]

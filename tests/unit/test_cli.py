@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 from builders import a_body
 
-from ims_config.messages import ImportRequest, Kind
+from ims_config.import_request import ImportRequest, Kind
 from ims_config.records import ErrorClass, Failure, ImportResult, Progress, State, WaitsFor
 from ims_ledger import Ledger
-from ims_producer.cli import screen
+from ims_producer.cli import render
 from ims_producer.cli.app import app, run
 from ims_producer.cli.submit import exit_of
 
@@ -248,7 +248,9 @@ def test_a_finished_import_is_shown_and_listed(ims: Ims, tmp_path: Path) -> None
     ledger = Ledger(f"sqlite:///{tmp_path / 'ledger.db'}")
     ledger.migrate()
     record, _ = ledger.record(ImportRequest.model_validate(a_body(name="shown")))
-    ledger.move(record.id, frm=State.QUEUED, to=State.FAILED, error=a_failure(), reason="bad file")
+    ledger.move(
+        record.id, from_state=State.QUEUED, to=State.FAILED, error=a_failure(), reason="bad file"
+    )
     ledger.close()
 
     _, shown, _ = ims("show", record.id)
@@ -311,15 +313,15 @@ def test_progress_shown_never_goes_backwards_nor_to_100_before_the_end(
         seen.append(result.progress.percent)
         return result.state.terminal
 
-    screen.follow(Console(), readings, ["6f2c8f0e"], enough=enough)
+    render.follow(Console(), readings, ["6f2c8f0e"], enough=enough)
 
     assert seen == [10, 60, 60, 60, 99, None]
     assert "100 %" not in capsys.readouterr().out
 
 
 def test_without_a_percent_of_the_cloud_none_is_shown() -> None:
-    assert screen.standing(a_result()) == "RUNNING"
-    assert screen.standing(a_result(progress=Progress(percent=62))) == "RUNNING 50 %"
+    assert render.standing(a_result()) == "RUNNING"
+    assert render.standing(a_result(progress=Progress(percent=62))) == "RUNNING 50 %"
 
 
 @pytest.mark.parametrize(
@@ -328,4 +330,4 @@ def test_without_a_percent_of_the_cloud_none_is_shown() -> None:
      (273600, "3 d 4 h")],
 )  # fmt: skip
 def test_durations_read_as_people_say_them(seconds: float, text: str) -> None:
-    assert screen.duration(seconds) == text
+    assert render.duration(seconds) == text

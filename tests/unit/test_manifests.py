@@ -9,7 +9,7 @@ import pytest
 import yaml
 from builders import a_request
 
-from ims_config.messages import ImportRequest
+from ims_config.import_request import ImportRequest
 from ims_config.records import ImportRecord, State
 from ims_producer.manifests import (
     MOST_IMAGES,

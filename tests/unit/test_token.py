@@ -10,16 +10,16 @@ from fakes import a_failure
 from redis.exceptions import ConnectionError as RedisGone
 
 from ims_config.records import ErrorClass
-from ims_worker.adapters.token import (
+from ims_worker.adapters.otc.auth import (
     DISTRUST,
-    FIRST_HOLD,
-    LOCKED_HOLD,
-    LONGEST_HOLD,
+    FIRST_BACKOFF,
+    LOCKED_BACKOFF,
+    MAX_BACKOFF,
     Access,
-    Hold,
-    Seen,
+    LoginBackoff,
     SharedToken,
-    Vault,
+    TokenState,
+    TokenStore,
     identity_name,
     read_state,
 )
@@ -162,7 +162,7 @@ def test_wrong_credentials_are_tried_once_and_then_held() -> None:
 
     assert iam.logins == 1
     assert caught.value.retry_after is not None
-    assert caught.value.retry_after <= FIRST_HOLD
+    assert caught.value.retry_after <= FIRST_BACKOFF
 
 
 def test_a_released_hold_lets_the_next_call_try() -> None:
@@ -180,20 +180,20 @@ def test_a_released_hold_lets_the_next_call_try() -> None:
 @pytest.mark.parametrize(
     ("code", "tries", "pause"),
     [
-        ("IAM.0062", 0, FIRST_HOLD),
-        ("IAM.0062", 1, FIRST_HOLD * 2),
-        ("IAM.0062", 3, FIRST_HOLD * 8),
-        ("IAM.0062", 4, LONGEST_HOLD),
-        ("IAM.0062", 90, LONGEST_HOLD),
-        ("IAM.0061", 0, LOCKED_HOLD),
+        ("IAM.0062", 0, FIRST_BACKOFF),
+        ("IAM.0062", 1, FIRST_BACKOFF * 2),
+        ("IAM.0062", 3, FIRST_BACKOFF * 8),
+        ("IAM.0062", 4, MAX_BACKOFF),
+        ("IAM.0062", 90, MAX_BACKOFF),
+        ("IAM.0061", 0, LOCKED_BACKOFF),
     ],
 )
 def test_each_refusal_in_a_row_makes_the_pause_longer(
     code: str, tries: int, pause: timedelta
 ) -> None:
-    before = Hold(failure=a_failure(), tries=tries, next_at=NOON) if tries else None
+    before = LoginBackoff(failure=a_failure(), tries=tries, next_at=NOON) if tries else None
 
-    hold = Hold.after(wrong(code), before, now=NOON)
+    hold = LoginBackoff.after(wrong(code), before, now=NOON)
 
     assert hold.next_at - NOON == pause
     assert hold.tries == tries + 1
@@ -278,11 +278,11 @@ def test_threads_of_a_process_log_in_once() -> None:
 class Elsewhere:
     """A vault in which another process holds the lock and has a token or will soon."""
 
-    def __init__(self, *seen: Seen) -> None:
+    def __init__(self, *seen: TokenState) -> None:
         self.seen = list(seen)
         self.looks = 0
 
-    def look(self, _now: datetime) -> Seen:
+    def look(self, _now: datetime) -> TokenState:
         self.looks += 1
         return self.seen.pop(0) if len(self.seen) > 1 else self.seen[0]
 
@@ -290,11 +290,11 @@ class Elsewhere:
         return None
 
 
-def beside(*seen: Seen) -> tuple[SharedToken, Iam, Clock]:
+def beside(*seen: TokenState) -> tuple[SharedToken, Iam, Clock]:
     clock = Clock()
     iam = Iam(clock)
     vault: Any = Elsewhere(*seen)
-    shared: Vault = vault
+    shared: TokenStore = vault
     return SharedToken(iam, shared, now=clock, sleep=lambda _s: None), iam, clock
 
 
@@ -303,22 +303,24 @@ def a_token(name: str, *, age: timedelta = timedelta(0)) -> Access:
 
 
 def test_a_loser_waits_for_the_winners_token() -> None:
-    tokens, iam, _ = beside(Seen(), Seen(), Seen(token=a_token("theirs")))
+    tokens, iam, _ = beside(TokenState(), TokenState(), TokenState(token=a_token("theirs")))
 
     assert tokens.current().token == "theirs"
     assert iam.logins == 0
 
 
 def test_others_go_on_with_the_valid_token_while_one_refreshes() -> None:
-    tokens, iam, _ = beside(Seen(token=a_token("old", age=timedelta(hours=22))))
+    tokens, iam, _ = beside(TokenState(token=a_token("old", age=timedelta(hours=22))))
 
     assert tokens.current().token == "old"
     assert iam.logins == 0
 
 
 def test_a_hold_of_the_fleet_is_told_without_asking_iam() -> None:
-    hold = Hold(failure=a_failure("IAM.0062"), tries=1, next_at=NOON + timedelta(seconds=100))
-    tokens, iam, _ = beside(Seen(hold=hold))
+    hold = LoginBackoff(
+        failure=a_failure("IAM.0062"), tries=1, next_at=NOON + timedelta(seconds=100)
+    )
+    tokens, iam, _ = beside(TokenState(hold=hold))
 
     with pytest.raises(LoginRefused, match=r"IAM\.0062.*on hold") as caught:
         tokens.current()
@@ -328,7 +330,7 @@ def test_a_hold_of_the_fleet_is_told_without_asking_iam() -> None:
 
 
 def test_waiting_for_another_login_has_an_end() -> None:
-    tokens, _, _ = beside(Seen())
+    tokens, _, _ = beside(TokenState())
 
     with pytest.raises(Unavailable):
         tokens.current()

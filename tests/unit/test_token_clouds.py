@@ -11,8 +11,8 @@ from pydantic import SecretStr
 
 from ims_config.records import ErrorClass
 from ims_config.settings import Settings
-from ims_worker.adapters.clouds import OpenStackClouds, login_problem, secret_keys
-from ims_worker.adapters.ims import ImsService
+from ims_worker.adapters.otc.clouds import OpenStackClouds, login_problem, secret_keys
+from ims_worker.adapters.otc.ims import ImsService
 from ims_worker.errors import LoginRefused, Refused, Unavailable
 
 CLOUDS = """

@@ -8,12 +8,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from standardwebhooks import Webhook, WebhookVerificationError
 
-from ims_config.messages import InvalidRequest, parse_request
+from ims_config.import_request import InvalidRequest, parse_request
 from ims_config.settings import Settings
 from ims_config.webhooks import check_url, endpoint_of, secrets_of
-from ims_worker.adapters.guarded import Allowed, Forbidden, is_public
-from ims_worker.adapters.webhooks import NotTaken, signed
-from ims_worker.adapters.wire import to_wire
+from ims_worker.adapters.otc.payloads import to_wire
+from ims_worker.adapters.public_http import AllowList, Forbidden, is_public
+from ims_worker.adapters.webhook_sender import Rejected, signed
 from ims_worker.notifications import pause_after
 
 KEY = "c2VjcmV0LWtleS1vZi10aGUtd29ya2Vycy0wMTIzNDU="
@@ -123,7 +123,7 @@ INWARD = [
 def test_an_address_that_may_lead_inwards_is_not_public(address: str) -> None:
     assert not is_public(ip_address(address))
     with pytest.raises(Forbidden, match="is not a public address"):
-        Allowed("").check("hook.example", ip_address(address))
+        AllowList("").check("hook.example", ip_address(address))
 
 
 @pytest.mark.parametrize("address", ["1.1.1.1", "80.158.1.1", "2606:4700::1111", "::ffff:1.1.1.1"])
@@ -149,12 +149,12 @@ def test_an_address_written_as_ipv6_is_judged_as_what_it_is(address: object) -> 
     ],
 )
 def test_what_is_allowed_may_be_reached(allowed: str, host: str, address: str) -> None:
-    Allowed(allowed).check(host, ip_address(address))
+    AllowList(allowed).check(host, ip_address(address))
 
 
 def test_what_is_allowed_opens_nothing_else() -> None:
     with pytest.raises(Forbidden, match=r"^a\.example \(10\.2\.0\.1\) is not a public address$"):
-        Allowed("10.1.0.0/16,hooks.internal").check("a.example", ip_address("10.2.0.1"))
+        AllowList("10.1.0.0/16,hooks.internal").check("a.example", ip_address("10.2.0.1"))
 
 
 # --- pauses ---------------------------------------------------------------------------------
@@ -162,7 +162,7 @@ def test_what_is_allowed_opens_nothing_else() -> None:
 
 def test_pauses_grow_over_hours_and_then_it_is_given_up() -> None:
     pauses = Settings().webhook_pauses
-    told = [pause_after(attempt, NotTaken(error="no"), pauses) for attempt in range(1, 9)]
+    told = [pause_after(attempt, Rejected(error="no"), pauses) for attempt in range(1, 9)]
 
     assert told[:-1] == sorted(pauses)
     assert sum(pauses, timedelta(0)) > timedelta(hours=12)
@@ -173,7 +173,7 @@ def test_a_receiver_may_ask_for_a_longer_pause_but_not_for_a_shorter_one() -> No
     pauses = Settings(webhook_pauses_s="60,60").webhook_pauses
 
     def asked_for(seconds: int) -> timedelta | None:
-        return pause_after(1, NotTaken(error="", retry_after=timedelta(seconds=seconds)), pauses)
+        return pause_after(1, Rejected(error="", retry_after=timedelta(seconds=seconds)), pauses)
 
     assert asked_for(300) == timedelta(seconds=300)
     assert asked_for(1) == timedelta(seconds=60)
@@ -182,7 +182,7 @@ def test_a_receiver_may_ask_for_a_longer_pause_but_not_for_a_shorter_one() -> No
 def test_what_is_of_no_use_is_not_tried_again() -> None:
     pauses = Settings().webhook_pauses
 
-    assert pause_after(1, NotTaken(error="refused", final=True), pauses) is None
+    assert pause_after(1, Rejected(error="refused", final=True), pauses) is None
 
 
 @pytest.mark.parametrize("text", ["", "5,,6", "five", "-1", "1e9"])

@@ -12,17 +12,17 @@ from redis.retry import Retry
 
 from ims_config.settings import Settings
 from ims_ledger import Ledger
-from ims_worker.adapters.clouds import OpenStackClouds
-from ims_worker.adapters.cooldown import RedisCooldowns
-from ims_worker.adapters.due import DueSchedule
-from ims_worker.adapters.guarded import Allowed
 from ims_worker.adapters.obs import ObjectStorage
-from ims_worker.judging import Patience
-from ims_worker.story import Importer
+from ims_worker.adapters.otc.clouds import OpenStackClouds
+from ims_worker.adapters.public_http import AllowList
+from ims_worker.adapters.redis.cooldowns import RedisCooldowns
+from ims_worker.adapters.redis.schedule import DueSchedule
+from ims_worker.decisions import PollingPolicy
+from ims_worker.importer import Importer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Parts:
+class Services:
     """What the tasks and the scheduler of one worker process work with."""
 
     settings: Settings
@@ -30,7 +30,7 @@ class Parts:
     due: DueSchedule
     clouds: OpenStackClouds
     importer: Importer
-    allowed_receivers: Allowed
+    allowed_receivers: AllowList
     """Of webhooks."""
     storage: ObjectStorage
     redis: Redis
@@ -56,8 +56,8 @@ def open_ledger(settings: Settings) -> Ledger:
     return ledger
 
 
-def patience(settings: Settings) -> Patience:
-    return Patience(
+def patience(settings: Settings) -> PollingPolicy:
+    return PollingPolicy(
         first=timedelta(seconds=settings.poll_first_s),
         longest=timedelta(seconds=settings.poll_max_s),
         settle=timedelta(seconds=settings.settle_s),
@@ -69,7 +69,7 @@ def utc_now() -> datetime:
     return datetime.now(UTC)
 
 
-def build(settings: Settings) -> Parts:
+def build(settings: Settings) -> Services:
     """Everything real; a test builds an Importer of its own instead."""
     ledger = open_ledger(settings)
     redis = connect_redis(settings)
@@ -83,19 +83,19 @@ def build(settings: Settings) -> Parts:
         uncertain_policy=settings.uncertain_policy,
         now=utc_now,
     )
-    return Parts(
+    return Services(
         settings=settings,
         ledger=ledger,
         due=DueSchedule(redis, lease=settings.lease),
         clouds=clouds,
         importer=importer,
-        allowed_receivers=Allowed(settings.webhook_allow),
+        allowed_receivers=AllowList(settings.webhook_allow),
         storage=ObjectStorage(settings),
         redis=redis,
     )
 
 
 @cache
-def parts() -> Parts:
+def services() -> Services:
     """The parts of this process, made at first use: after a fork, never before."""
     return build(Settings())

@@ -10,8 +10,8 @@ from typing import Any
 from celery import Celery
 from celery.canvas import Signature
 
-from ims_config.flow import Ticket, poll_signature
 from ims_config.names import POLL_IMPORT, POLL_QUEUE
+from ims_config.signatures import ImportRef, poll_signature
 
 # An expiry or time limit set for the first message must not end the polling.
 _NOT_KEPT = ("expires", "time_limit", "soft_time_limit", "retries", "reply_to")
@@ -42,7 +42,7 @@ def _kept(signature: Signature) -> str:
     return json.dumps(signature)
 
 
-def poll_again(app: Celery, canvas: str | None, ticket: Ticket, *, retries: int) -> Signature:
+def poll_again(app: Celery, canvas: str | None, ticket: ImportRef, *, retries: int) -> Signature:
     """The next poll message of an import: the same task id, the same canvas."""
     signature = app.signature(json.loads(canvas)) if canvas else poll_signature(app, ticket["id"])
     signature = signature.clone(args=(ticket,))

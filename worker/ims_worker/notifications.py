@@ -10,10 +10,11 @@ from celery import Celery
 
 from ims_config import names
 from ims_config.webhooks import secrets_of
-from ims_ledger.deliveries import Claim, Letter
 from ims_ledger.errors import LedgerUnavailable
-from ims_worker.adapters.webhooks import NotTaken, Taken, send
-from ims_worker.bootstrap import Parts, parts
+from ims_ledger.outbox import Claim, OutgoingMessage
+from ims_worker import bootstrap
+from ims_worker.adapters.webhook_sender import Delivered, Rejected, send
+from ims_worker.bootstrap import Services
 
 logger = logging.getLogger(__name__)
 
@@ -30,52 +31,56 @@ def register(app: Celery) -> None:
     )
 
 
-def send_due(app: Celery, work: Parts) -> None:
+def send_due(app: Celery, services: Services) -> None:
     """Queue what is to be delivered now."""
-    for claim in work.ledger.deliveries.claim(lease=LEASE):
+    for claim in services.ledger.deliveries.claim(lease=LEASE):
         app.send_task(names.DELIVER_WEBHOOK, [*claim])
 
 
 def deliver_webhook(delivery_id: str, generation: int) -> None:
     """Deliver once; when to try again is written to the ledger, and the scheduler asks for it."""
-    work = parts()
-    letter = work.ledger.deliveries.begin(Claim(delivery_id, generation), lease=LEASE)
+    services = bootstrap.services()
+    letter = services.ledger.deliveries.begin(Claim(delivery_id, generation), lease=LEASE)
     if letter is None:
         return
-    key = work.settings.secret_key
+    key = services.settings.secret_key
     if key is None:
-        outcome: Taken | NotTaken = NotTaken(
+        outcome: Delivered | Rejected = Rejected(
             error="the worker has no IMS_IMPORT_SECRET_KEY to sign with"
         )
     else:
-        generations = work.ledger.webhooks.generations(letter.endpoint)
+        generations = services.ledger.webhooks.generations(letter.endpoint)
         secrets = secrets_of(key.get_secret_value(), letter.endpoint, generations)
         outcome = send(
-            letter.url, delivery_id, letter.body, secrets=secrets, allowed=work.allowed_receivers
+            letter.url,
+            delivery_id,
+            letter.body,
+            secrets=secrets,
+            allowed=services.allowed_receivers,
         )
-    _note(work, letter, outcome)
+    _note(services, letter, outcome)
 
 
-def _note(work: Parts, letter: Letter, outcome: Taken | NotTaken) -> None:
+def _note(services: Services, letter: OutgoingMessage, outcome: Delivered | Rejected) -> None:
     # The query of an address may be somebody's secret.
     about = {"delivery": letter.claim.id, "event": letter.event, "endpoint": letter.endpoint}
     match outcome:
-        case Taken(http_status=status):
-            work.ledger.deliveries.delivered(letter, status)
+        case Delivered(http_status=status):
+            services.ledger.deliveries.delivered(letter, status)
             logger.info("webhook delivered", extra=about)
-        case NotTaken(error=error, http_status=status):
-            pause = pause_after(letter.attempts + 1, outcome, work.settings.webhook_pauses)
+        case Rejected(error=error, http_status=status):
+            pause = pause_after(letter.attempts + 1, outcome, services.settings.webhook_pauses)
             if pause is None:
-                work.ledger.deliveries.given_up(letter, status, error)
+                services.ledger.deliveries.given_up(letter, status, error)
                 logger.error("webhook given up", extra=about | {"why": error})
             else:
                 # Jitter: who was away should not be met by everything at once.
                 pause *= random.uniform(1, LONGEST_JITTER)  # noqa: S311  # no cryptography
-                work.ledger.deliveries.again(letter, status, error, after=pause)
+                services.ledger.deliveries.again(letter, status, error, after=pause)
                 logger.warning("webhook not taken", extra=about | {"why": error})
 
 
-def pause_after(attempts: int, outcome: NotTaken, pauses: Sequence[timedelta]) -> timedelta | None:
+def pause_after(attempts: int, outcome: Rejected, pauses: Sequence[timedelta]) -> timedelta | None:
     """How long to wait after attempt number `attempts` (from 1); None when it was the last one."""
     if outcome.final or attempts > len(pauses):
         return None

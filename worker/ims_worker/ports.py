@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any, NewType, Protocol
 
-from ims_config.messages import ImportRequest
+from ims_config.import_request import ImportRequest
 from ims_config.records import Failure, ImageFacts, ImportResult, Progress, State
 
 JobId = NewType("JobId", str)
@@ -87,7 +87,7 @@ class Clouds(Protocol):
 
 
 class Records(Protocol):
-    """The ledger, as the story uses it. A move may raise ims_ledger.errors.StaleMove."""
+    """The ledger, as the story uses it. A move may raise ims_ledger.errors.ConcurrentTransition."""
 
     def get(self, import_id: str) -> ImportResult: ...
 
@@ -95,13 +95,13 @@ class Records(Protocol):
         self,
         import_id: str,
         *,
-        frm: State | Collection[State],
+        from_state: State | Collection[State],
         to: State,
         version: int | None = None,
         **facts: Any,
     ) -> ImportResult: ...
 
-    def note(self, import_id: str, kind: str, **facts: Any) -> ImportResult: ...
+    def add_event(self, import_id: str, kind: str, **facts: Any) -> ImportResult: ...
 
     def progressed(self, import_id: str, progress: Progress) -> None:
         """Have receivers of webhooks told."""
@@ -118,7 +118,7 @@ class Records(Protocol):
         limit: int,
         why: Callable[[int, int], str],
     ) -> ImportResult:
-        """To SUBMITTING if the project has a slot, else WAITING in line. May raise StaleMove."""
+        """To SUBMITTING if the project has a slot, else to WAITING."""
         ...
 
 

@@ -18,12 +18,13 @@ from celery import Celery, bootsteps
 from kombu.exceptions import OperationalError
 from redis import RedisError
 
-from ims_config.flow import submit_signature, ticket_of
 from ims_config.names import POLL_QUEUE, SUBMIT_QUEUE, SWEEP, WATCH
 from ims_config.records import State
+from ims_config.signatures import ref_to, submit_signature
 from ims_ledger.errors import LedgerUnavailable
-from ims_worker.adapters.due import Hold
-from ims_worker.bootstrap import Parts, parts
+from ims_worker import bootstrap
+from ims_worker.adapters.redis.schedule import Lease
+from ims_worker.bootstrap import Services
 from ims_worker.canvas import poll_again
 from ims_worker.notifications import send_due
 
@@ -45,9 +46,9 @@ NOT_NOW = (RedisError, OperationalError, LedgerUnavailable, OSError)
 class Scheduler:
     """One thread of one worker process."""
 
-    def __init__(self, app: Celery, work: Parts) -> None:
+    def __init__(self, app: Celery, services: Services) -> None:
         self._app = app
-        self._work = work
+        self._services = services
         self._who = f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
         self._stopping = threading.Event()
         self._kept = 0.0
@@ -73,7 +74,7 @@ class Scheduler:
                     logger.info("scheduler goes on")
                 trouble = False
         with suppress(RedisError):
-            self._work.due.resign(self._who)
+            self._services.due.step_down(self._who)
 
     def stop(self) -> None:
         self._stopping.set()
@@ -84,33 +85,33 @@ class Scheduler:
         if now - self._kept >= HOUSEKEEPING_EVERY.total_seconds():
             self._kept = now
             self._touch()
-            self._work.due.renew()
-        if not self._work.due.lead(self._who, LEADER_LEASE):
+            self._services.due.renew()
+        if not self._services.due.elect(self._who, LEADER_LEASE):
             return
-        if now - self._swept >= self._work.settings.sweep_every_s:
+        if now - self._swept >= self._services.settings.sweep_every_s:
             self._swept = now
             # One that waits longer than this is as good as the next.
-            self._app.send_task(SWEEP, expires=self._work.settings.sweep_every_s)
+            self._app.send_task(SWEEP, expires=self._services.settings.sweep_every_s)
         self._watch(now)
         self._send_due()
         if now - self._told >= DELIVERIES_EVERY.total_seconds():
             self._told = now
-            send_due(self._app, self._work)
+            send_due(self._app, self._services)
 
     def _watch(self, now: float) -> None:
-        every = self._work.settings.watch_every_s
-        if self._work.settings.watch_file is not None and now - self._watched >= every:
+        every = self._services.settings.watch_every_s
+        if self._services.settings.watch_file is not None and now - self._watched >= every:
             self._watched = now
             self._app.send_task(WATCH, expires=every)
 
     def _touch(self) -> None:
-        if self._work.settings.alive_file is not None:
-            self._work.settings.alive_file.touch()
+        if self._services.settings.alive_file is not None:
+            self._services.settings.alive_file.touch()
 
     def _send_due(self) -> None:
         with self._app.producer_or_acquire() as producer:
             free = MOST_WAITING - self._waiting(producer)
-            while free > 0 and (holds := self._work.due.claim(min(free, BATCH))):
+            while free > 0 and (holds := self._services.due.claim(min(free, BATCH))):
                 self._send(holds, producer)
                 free -= len(holds)
 
@@ -124,16 +125,16 @@ class Scheduler:
             if name in (POLL_QUEUE, SUBMIT_QUEUE)
         )
 
-    def _send(self, holds: list[Hold], producer: Any) -> None:
+    def _send(self, holds: list[Lease], producer: Any) -> None:
         ids = [hold.import_id for hold in holds]
-        upcoming = self._work.ledger.upcoming(ids)
-        for hold, live in zip(holds, self._work.due.lives(ids), strict=True):
+        upcoming = self._services.ledger.upcoming(ids)
+        for hold, live in zip(holds, self._services.due.poll_states(ids), strict=True):
             if hold.import_id not in upcoming:
                 # The schedule of another ledger, or an import that was pruned.
-                self._work.due.forget(hold.import_id)
+                self._services.due.remove(hold.import_id)
                 continue
             record, canvas = upcoming[hold.import_id]
-            ticket = ticket_of(record, hold.generation)
+            ticket = ref_to(record, hold.generation)
             if record.state in (State.QUEUED, State.WAITING):
                 message = submit_signature(self._app, ticket)
             else:
@@ -152,7 +153,7 @@ class SchedulerStep(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery is
         self._thread: threading.Thread | None = None
 
     def start(self, _worker: Any) -> None:
-        self._scheduler = Scheduler(self._app, parts())
+        self._scheduler = Scheduler(self._app, bootstrap.services())
         self._thread = threading.Thread(
             target=self._scheduler.run, name="ims-import-scheduler", daemon=True
         )

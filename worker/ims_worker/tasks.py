@@ -14,17 +14,18 @@ from celery.exceptions import Ignore
 from redis import RedisError
 
 from ims_config import names
-from ims_config.flow import Ticket, import_flow, ticket_of
-from ims_config.messages import InvalidRequest, parse_request
+from ims_config.import_request import InvalidRequest, parse_request
 from ims_config.records import ImportRecord, ImportResult, State, WaitsFor
+from ims_config.signatures import ImportRef, import_flow, ref_to
 from ims_ledger.errors import LedgerUnavailable, NoSuchImport
-from ims_worker.adapters.due import Hold
-from ims_worker.bootstrap import Parts, parts
+from ims_worker import bootstrap
+from ims_worker.adapters.redis.schedule import Lease
+from ims_worker.bootstrap import Services
 from ims_worker.canvas import canvas_of, canvas_of_chain
 from ims_worker.errors import CloudProblem
-from ims_worker.leftovers import import_id_of, leftovers, missing
+from ims_worker.importer import Finished, Next, PollAgain, PollState
+from ims_worker.orphans import import_id_of, missing, orphans
 from ims_worker.ports import ImageId
-from ims_worker.story import Finished, Live, LookAgain, Next
 
 logger = logging.getLogger(__name__)
 
@@ -88,14 +89,14 @@ def _import_image(app: Celery, poll: Any) -> Callable[..., Any]:
                 f"given: {self.request.id!r}"
             )
         wanted = parse_request(request)
-        work = parts()
+        services = bootstrap.services()
         try:
-            record, created = work.ledger.record(
+            record, created = services.ledger.record(
                 wanted, import_id=self.request.id, requested_by=f"celery:{self.request.origin}"
             )
             if created:
-                work.ledger.keep_canvas(record.id, canvas_of(self, poll))
-            elif work.ledger.is_reported(record.id):
+                services.ledger.keep_canvas(record.id, canvas_of(self, poll))
+            elif services.ledger.is_reported(record.id):
                 raise Ignore("a late copy of a message whose import has ended")
         except LedgerUnavailable as exc:
             # Only the message knows this request yet: it has to stay.
@@ -108,52 +109,52 @@ def _import_image(app: Celery, poll: Any) -> Callable[..., Any]:
 # --- one step -------------------------------------------------------------------------------
 
 
-def submit_import(self: Any, ticket: Ticket | str) -> Ticket:
+def submit_import(self: Any, ticket: ImportRef | str) -> ImportRef:
     """Submit once; what follows in the chain is sent only if the import is on its way."""
-    work = parts()
+    services = bootstrap.services()
     import_id, generation = _opened(ticket)
     if canvas := canvas_of_chain(self.app, self.request):
         with _ledger_may_be_gone():
-            work.ledger.keep_canvas(import_id, canvas)
-    hold, live = _begin(work, import_id, generation)
-    step = _take(work, hold, live, lambda: work.importer.submit(import_id))
+            services.ledger.keep_canvas(import_id, canvas)
+    hold, live = _begin(services, import_id, generation)
+    step = _take(services, hold, live, lambda: services.importer.submit(import_id))
     match step:
         case Finished(result):
             pause, record = timedelta(0), result
-        case LookAgain(pause, record):
+        case PollAgain(pause, record):
             pass
     _log(record)
     if record.state is State.WAITING and record.waits_for is not WaitsFor.SLOT:
-        _wake_next(work, record)
+        _wake_next(services, record)
     if pause > timedelta(0) or not self.request.chain:
         _tell_retry(self, import_id, _saying(record, live))
-        _again(work, hold, pause, live)
+        _again(services, hold, pause, live)
         raise Ignore(record.state)
     # The poll that Celery sends now carries this generation; if it is lost, the lease runs out.
-    _again(work, hold, work.settings.lease, live)
-    return ticket_of(record, hold.generation)
+    _again(services, hold, services.settings.lease, live)
+    return ref_to(record, hold.generation)
 
 
-def poll_import(self: Any, ticket: Ticket | str) -> dict[str, Any]:
+def poll_import(self: Any, ticket: ImportRef | str) -> dict[str, Any]:
     """Look once; the result is the import's final record, and a failure carries its reason."""
-    work = parts()
+    services = bootstrap.services()
     import_id, generation = _opened(ticket)
-    hold, live = _begin(work, import_id, generation)
-    step = _take(work, hold, live, lambda: work.importer.look(import_id, live))
+    hold, live = _begin(services, import_id, generation)
+    step = _take(services, hold, live, lambda: services.importer.poll(import_id, live))
     match step:
         case Finished(result):
             _log(result)
-            _wake_next(work, result)
-            return _final(work, hold, result)
-        case LookAgain(pause, record, seen):
+            _wake_next(services, result)
+            return _final(services, hold, result)
+        case PollAgain(pause, record, seen):
             said = _saying(record, seen)
-            if said != live.said:
+            if said != live.status_text:
                 _tell_retry(self, import_id, said)
-            if record.state != (live.said.partition(" ")[0] or State.RUNNING):
+            if record.state != (live.status_text.partition(" ")[0] or State.RUNNING):
                 _log(record)
             if self.request.called_directly is False:
                 self.send_event("task-retried", exception=said, traceback="")
-            _again(work, hold, pause, replace(seen, said=said))
+            _again(services, hold, pause, replace(seen, status_text=said))
             raise Ignore(said)
 
 
@@ -161,21 +162,21 @@ class PollTask(Task):  # type: ignore[misc]  # Celery is untyped
     """A task whose end ends the import: only now is its result in the backend."""
 
     def after_return(self, _status: str, retval: Any, task_id: str, *_what_and_why: Any) -> None:
-        work = parts()
+        services = bootstrap.services()
         if not isinstance(retval, NoSuchImport):
-            work.ledger.mark_reported(task_id)
-        work.due.forget(task_id)
+            services.ledger.mark_reported(task_id)
+        services.due.remove(task_id)
 
 
-def _opened(ticket: Ticket | str) -> tuple[str, int | None]:
+def _opened(ticket: ImportRef | str) -> tuple[str, int | None]:
     if isinstance(ticket, str):
         return ticket, None
     return ticket["id"], ticket.get("generation")
 
 
-def _begin(work: Parts, import_id: str, generation: int | None) -> tuple[Hold, Live]:
+def _begin(services: Services, import_id: str, generation: int | None) -> tuple[Lease, PollState]:
     try:
-        begun = work.due.begin(import_id, generation)
+        begun = services.due.acquire(import_id, generation)
     except RedisError as exc:
         # The import stays in the schedule or the sweep puts it back: nothing is lost.
         logger.warning("redis is gone, the look is left to later", extra={"why": str(exc)})
@@ -185,48 +186,48 @@ def _begin(work: Parts, import_id: str, generation: int | None) -> tuple[Hold, L
     return begun
 
 
-def _take(work: Parts, hold: Hold, live: Live, step: Callable[[], Next]) -> Next:
+def _take(services: Services, hold: Lease, live: PollState, step: Callable[[], Next]) -> Next:
     """One step of the story; no trouble of our own ends an import."""
     try:
         return step()
     except NoSuchImport:
-        work.due.let_go(hold)
+        services.due.release(hold)
         raise
     except LedgerUnavailable as exc:
         logger.warning("ledger is gone, the look is left to later", extra={"why": str(exc)})
-        _again(work, hold, TROUBLE_PAUSE, live)
+        _again(services, hold, TROUBLE_PAUSE, live)
         raise Ignore("the ledger is gone") from exc
     except Exception as exc:
         logger.exception("a step failed unexpectedly", extra={"import_id": hold.import_id})
-        _again(work, hold, TROUBLE_PAUSE, live)
+        _again(services, hold, TROUBLE_PAUSE, live)
         raise Ignore("unexpected") from exc
 
 
-def _wake_next(work: Parts, record: ImportRecord) -> None:
+def _wake_next(services: Services, record: ImportRecord) -> None:
     """Let those begin at once for whom this import has freed a slot."""
     if record.project is None:
         return
     try:
-        limit = work.settings.max_active_per_project
-        work.due.hasten(work.ledger.next_in_line(record.project, limit=limit))
+        limit = services.settings.max_active_per_project
+        services.due.run_now(services.ledger.next_in_line(record.project, limit=limit))
     except (RedisError, LedgerUnavailable) as exc:
         logger.warning("the next in line was not woken", extra={"why": str(exc)})
 
 
-def _again(work: Parts, hold: Hold, pause: timedelta, live: Live) -> None:
+def _again(services: Services, hold: Lease, pause: timedelta, live: PollState) -> None:
     # Jitter: what was put off together should not come back together.
     pause *= random.uniform(1, LONGEST_JITTER)  # noqa: S311  # no cryptography
     try:
-        work.due.again(hold, after=pause, live=live)
+        services.due.reschedule(hold, after=pause, live=live)
     except RedisError as exc:
         logger.warning("redis is gone, the sweep goes on later", extra={"why": str(exc)})
 
 
-def _final(work: Parts, hold: Hold, result: ImportResult) -> dict[str, Any]:
-    if work.ledger.is_reported(result.id):
-        work.due.forget(result.id)
+def _final(services: Services, hold: Lease, result: ImportResult) -> dict[str, Any]:
+    if services.ledger.is_reported(result.id):
+        services.due.remove(result.id)
         raise Ignore("reported already")
-    work.due.let_go(hold)
+    services.due.release(hold)
     if result.state is State.SUCCEEDED:
         return result.model_dump(mode="json")
     raise _failed(result)
@@ -240,7 +241,7 @@ def _failed(result: ImportResult) -> ImportFailed:
     return ImportFailed(result.error.code, result.error.message, details | {"import_id": result.id})
 
 
-def _saying(record: ImportRecord, live: Live) -> str:
+def _saying(record: ImportRecord, live: PollState) -> str:
     percent = live.progress.percent
     shown = [str(record.state), "" if percent is None else f"{percent:.0f} %", record.reason or ""]
     return " · ".join(filter(None, shown))
@@ -280,53 +281,53 @@ def _ledger_may_be_gone() -> Iterator[None]:
 
 def sweep() -> int:
     """Put back into the schedule every open import that it has lost; returns how many."""
-    work = parts()
-    stale = datetime.now(UTC) - work.settings.lease
+    services = bootstrap.services()
+    stale = datetime.now(UTC) - services.settings.lease
     restored, after = 0, None
-    while page := work.ledger.open_imports(limit=SWEEP_PAGE, after=after):
+    while page := services.ledger.open_imports(limit=SWEEP_PAGE, after=after):
         # A young import's first message is still on its way.
         old = [record.id for record in page if (record.updated_at or record.created_at) < stale]
-        known = work.due.known(old)
-        restored += work.due.restore(set(old) - known)
+        known = services.due.scheduled(old)
+        restored += services.due.restore(set(old) - known)
         after = page[-1].id
     if restored:
         logger.info("imports put back into the schedule", extra={"count": restored})
-    _forget_the_old(work)
+    _forget_the_old(services)
     return restored
 
 
-def _forget_the_old(work: Parts) -> None:
-    if work.settings.retention_days is None:
+def _forget_the_old(services: Services) -> None:
+    if services.settings.retention_days is None:
         return
-    before = datetime.now(UTC) - timedelta(days=work.settings.retention_days)
-    if pruned := work.ledger.prune(before=before):
+    before = datetime.now(UTC) - timedelta(days=services.settings.retention_days)
+    if pruned := services.ledger.prune(before=before):
         logger.info("imports forgotten", extra={"count": pruned})
 
 
 def resume(cloud: str | None = None) -> dict[str, Any]:
     """Try the credentials of a cloud again, now; tells how many imports waited for that."""
-    work = parts()
+    services = bootstrap.services()
     try:
-        work.clouds.release_hold(cloud)
+        services.clouds.retry_login(cloud)
     except CloudProblem as problem:
         return _told(problem)
-    waiting = work.ledger.waiting_for(WaitsFor.CREDENTIALS, cloud=cloud)
-    work.due.hasten(waiting)
+    waiting = services.ledger.waiting_for(WaitsFor.CREDENTIALS, cloud=cloud)
+    services.due.run_now(waiting)
     return {"waited": len(waiting)}
 
 
 def gc(cloud: str | None = None, *, delete: bool = False, unknown: bool = False) -> dict[str, Any]:
     """Find images of ours that no import needs and, with `delete`, delete them; those that this
     ledger knows nothing of only with `unknown` as well."""
-    work = parts()
+    services = bootstrap.services()
     try:
-        service = work.clouds.service(cloud)
+        service = services.clouds.service(cloud)
         project = service.project()
         images = service.private_images()
     except CloudProblem as problem:
         return _told(problem)
-    records = {record.id: record for record in work.ledger.of_project(project)}
-    found = list(leftovers(images, records))
+    records = {record.id: record for record in services.ledger.of_project(project)}
+    found = list(orphans(images, records))
     deleted, kept = [], {}
     for leftover in found if delete else ():
         if leftover.known or unknown:
@@ -347,7 +348,7 @@ def gc(cloud: str | None = None, *, delete: bool = False, unknown: bool = False)
 def find_images(cloud: str | None, names: list[str]) -> dict[str, Any]:
     """The private images of a cloud with one of these names, and which import each is from."""
     try:
-        images = parts().clouds.service(cloud).private_images()
+        images = bootstrap.services().clouds.service(cloud).private_images()
     except CloudProblem as problem:
         return _told(problem)
     wanted = set(names)
@@ -370,5 +371,5 @@ def _told(problem: CloudProblem) -> dict[str, Any]:
 
 def check_cloud(cloud: str | None = None) -> dict[str, Any]:
     """What only a worker can say: whether the login works and what the quota is."""
-    answer: dict[str, Any] = parts().clouds.check(cloud)
+    answer: dict[str, Any] = bootstrap.services().clouds.check(cloud)
     return answer

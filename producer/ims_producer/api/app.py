@@ -9,8 +9,8 @@ from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
 
 from ims_config.settings import Settings
-from ims_producer.api import health, imports, obs_events, operating, webhooks
-from ims_producer.api.access import Rate, ask_for_keys
+from ims_producer.api import admin, health, imports, obs_events, webhooks
+from ims_producer.api.auth import Rate, ask_for_keys
 from ims_producer.api.problems import Problem, answer_with_problems, limit_bodies
 from ims_producer.client import Client
 
@@ -54,7 +54,7 @@ def make_app(settings: Settings, *, auth: bool = True) -> FastAPI:
     ask_for_keys(app)
     health.measure(app, client)
     app.include_router(imports.router)
-    app.include_router(operating.router)
+    app.include_router(admin.router)
     app.include_router(webhooks.router)
     app.include_router(obs_events.router)
     app.include_router(health.router)
@@ -70,7 +70,7 @@ def _complete_document(app: FastAPI) -> None:
         if app.openapi_schema is None:
             document = made()
             schemas = document["components"]["schemas"]
-            schemas |= imports.schemas()
+            schemas |= imports.openapi_schemas()
             schemas["Problem"] = Problem.model_json_schema(
                 ref_template="#/components/schemas/{model}"
             )

@@ -15,7 +15,7 @@ from redis import RedisError
 
 from ims_config.records import Scope, State
 from ims_ledger import LedgerOutdated, LedgerUnavailable
-from ims_producer.api.access import Caller, client_of, needs
+from ims_producer.api.auth import Caller, client_of, needs
 from ims_producer.api.problems import documented
 from ims_producer.client import Client
 

@@ -7,11 +7,11 @@ from typing import Annotated, Any, Final
 from fastapi import APIRouter, Body, Header, Path, Query, Request, Response
 from fastapi.responses import StreamingResponse
 
-from ims_config.messages import InvalidRequest, parse_request
+from ims_config.import_request import InvalidRequest, parse_request
 from ims_config.records import ImportRecord, ImportResult, Scope
 from ims_ledger import KeyConflict, NoSuchImport
-from ims_producer.api import shapes
-from ims_producer.api.access import Caller, client_of, needs, refuse_cloud
+from ims_producer.api import schemas
+from ims_producer.api.auth import Caller, client_of, needs, refuse_cloud
 from ims_producer.api.problems import (
     ALWAYS,
     WITH_BODY,
@@ -20,23 +20,23 @@ from ims_producer.api.problems import (
     conflict,
     documented,
 )
-from ims_producer.api.shapes import (
+from ims_producer.api.schemas import (
     Absent,
     Batch,
     BatchAnswer,
     BatchAnswers,
     BatchItem,
-    Behind,
     Cancel,
     EventNumber,
     Events,
+    EventsQuery,
     Filters,
     KeyText,
     Page,
     Resolve,
 )
 from ims_producer.api.stream import EVENT_STREAM, stream
-from ims_producer.client import Asked, Client
+from ims_producer.client import Client, Submission
 
 S = HTTPStatus
 _REQUEST_BODY: Final = {
@@ -45,7 +45,7 @@ _REQUEST_BODY: Final = {
         "content": {
             "application/json": {
                 "schema": {"$ref": "#/components/schemas/ImportRequest"},
-                "example": shapes.EXAMPLE,
+                "example": schemas.EXAMPLE,
             }
         },
     }
@@ -96,10 +96,10 @@ def submit(
     return asked.record
 
 
-def _ask(client: Client, caller: Caller, body: Any, key: str | None) -> Asked:
+def _ask(client: Client, caller: Caller, body: Any, key: str | None) -> Submission:
     wanted = parse_request(body, strict=True)
     refuse_cloud(caller, wanted.cloud)
-    return client.ask(wanted, key=key, requested_by=caller.name)
+    return client.submit_import(wanted, key=key, requested_by=caller.name)
 
 
 @router.post(
@@ -147,12 +147,12 @@ def list_imports(request: Request, caller: Read, filters: Annotated[Filters, Que
             created_after=filters.created_after,
             created_before=filters.created_before,
             limit=limit + 1,
-            before=shapes.id_of(filters.cursor) if filters.cursor else None,
+            before=schemas.id_of(filters.cursor) if filters.cursor else None,
         )
     except NoSuchImport as exc:
-        raise shapes.bad_cursor() from exc
+        raise schemas.bad_cursor() from exc
     more = len(found) > limit
-    return Page(items=found[:limit], next=shapes.cursor_of(found[limit - 1]) if more else None)
+    return Page(items=found[:limit], next=schemas.cursor_of(found[limit - 1]) if more else None)
 
 
 @router.get(
@@ -167,7 +167,7 @@ def get_import(request: Request, caller: Read, import_id: ImportId) -> ImportRes
 
 def _seen(request: Request, caller: Caller, import_id: str) -> ImportResult:
     record = client_of(request).get(import_id)
-    caller.sees(record)
+    caller.ensure_visible(record)
     return record
 
 
@@ -194,7 +194,7 @@ def get_events(
     import_id: ImportId,
     *,
     accept: Annotated[str, Header(include_in_schema=False)] = "application/json",
-    query: Annotated[Behind, Query()],
+    query: Annotated[EventsQuery, Query()],
     last_event_id: Annotated[
         EventNumber | Absent, Header(description="Go on behind this event.")
     ] = None,
@@ -259,8 +259,8 @@ def resolve(request: Request, caller: Admin, import_id: ImportId, body: Resolve)
     )
 
 
-def schemas() -> Mapping[str, Any]:
+def openapi_schemas() -> Mapping[str, Any]:
     """Schemas that no operation's model brings by itself."""
-    schema = shapes.request_schema()
+    schema = schemas.request_schema()
     parts: dict[str, Any] = schema.pop("$defs", {})
     return parts | {"ImportRequest": schema}

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from redis import RedisError
 
 from ims_config.records import Scope
-from ims_producer.api.access import client_of, key_documented, not_known, who_may
+from ims_producer.api.auth import client_of, key_documented, not_known, who_may
 from ims_producer.api.problems import WITH_BODY, Refusal, documented
 from ims_producer.api.smn import NotFromSmn, SmnAway, SmnMessage, confirm, verify
 
@@ -56,7 +56,7 @@ class S3Event(BaseModel):
     records: list[S3Record] = Field(alias="Records")
 
 
-class Taken(BaseModel):
+class EventReceipt(BaseModel):
     """What came of it."""
 
     objects: int = Field(description="Objects that a worker looks at now.")
@@ -75,24 +75,24 @@ def take_event(
     request: Request,
     body: SmnMessage | S3Event,
     _: Annotated[object, Depends(key_documented)],
-) -> Taken:
+) -> EventReceipt:
     """A message of SMN needs no key, but its signature and a topic of `SMN_TOPICS`; anything else
     needs a key with the scope submit. An event is a reason to look: what is imported, watch rules
     and the bucket itself decide."""
     if isinstance(body, SmnMessage):
         return _take_message(request, body)
     who_may(request, Scope.SUBMIT)
-    return Taken(objects=_look(request, body), confirmed=False)
+    return EventReceipt(objects=_look(request, body), confirmed=False)
 
 
-def _take_message(request: Request, message: SmnMessage) -> Taken:
+def _take_message(request: Request, message: SmnMessage) -> EventReceipt:
     settings = client_of(request).settings
     try:
         verify(message, settings)
         if message.type == "SubscriptionConfirmation":
             confirm(message, settings)
             logger.info("subscription confirmed", extra={"topic": message.topic_urn})
-            return Taken(objects=0, confirmed=True)
+            return EventReceipt(objects=0, confirmed=True)
     except NotFromSmn as exc:
         # Its signature is what a key is elsewhere.
         raise not_known(f"not a message of SMN for us: {exc}") from exc
@@ -100,13 +100,13 @@ def _take_message(request: Request, message: SmnMessage) -> Taken:
         raise Refusal(S.SERVICE_UNAVAILABLE, str(exc), headers={"Retry-After": "30"}) from exc
     if message.type != "Notification":
         logger.warning("SMN ended a subscription", extra={"topic": message.topic_urn})
-        return Taken(objects=0, confirmed=False)
+        return EventReceipt(objects=0, confirmed=False)
     try:
         event = S3Event.model_validate(json.loads(message.message))
     except (ValidationError, ValueError):
         # A test message, or somebody's words: signed all the same.
-        return Taken(objects=0, confirmed=False)
-    return Taken(objects=_look(request, event), confirmed=False)
+        return EventReceipt(objects=0, confirmed=False)
+    return EventReceipt(objects=_look(request, event), confirmed=False)
 
 
 def _look(request: Request, event: S3Event) -> int:

@@ -13,8 +13,10 @@ from starlette.exceptions import HTTPException
 from starlette.middleware.body_limit import RequestBodyLimitMiddleware
 from starlette.routing import compile_path
 
-from ims_config.messages import InvalidRequest
+from ims_config.import_request import InvalidRequest
 from ims_ledger import (
+    ConcurrentTransition,
+    InvalidState,
     KeyConflict,
     LedgerOutdated,
     LedgerUnavailable,
@@ -22,8 +24,6 @@ from ims_ledger import (
     NoSuchImport,
     NoSuchKey,
     NoSuchWebhook,
-    NotNow,
-    StaleMove,
 )
 
 logger = logging.getLogger(__name__)
@@ -131,8 +131,8 @@ def answer_with_problems(app: FastAPI) -> None:
         NoSuchKey: lambda exc: Refusal(HTTPStatus.NOT_FOUND, str(exc)),
         NoSuchWebhook: lambda exc: Refusal(HTTPStatus.NOT_FOUND, str(exc)),
         NoSuchDelivery: lambda exc: Refusal(HTTPStatus.NOT_FOUND, str(exc)),
-        NotNow: lambda exc: Refusal(HTTPStatus.CONFLICT, str(exc)),
-        StaleMove: lambda exc: Refusal(HTTPStatus.CONFLICT, str(exc)),
+        InvalidState: lambda exc: Refusal(HTTPStatus.CONFLICT, str(exc)),
+        ConcurrentTransition: lambda exc: Refusal(HTTPStatus.CONFLICT, str(exc)),
         LedgerUnavailable: no_ledger,
         LedgerOutdated: no_ledger,
         RequestValidationError: _unreadable,

@@ -6,15 +6,15 @@ from typing import Annotated, Final
 from fastapi import APIRouter, Depends, Path, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
-from ims_config.messages import WebhookUrl
+from ims_config.import_request import WebhookUrl
 from ims_config.records import Scope
 from ims_config.webhooks import WebhookEvent
 from ims_ledger import NoSuchDelivery, NoSuchImport
-from ims_ledger.deliveries import Delivery, DeliveryState
-from ims_ledger.webhooks import Webhook
-from ims_producer.api.access import Caller, client_of, needs, of_all_clouds
+from ims_ledger.outbox import Delivery, DeliveryState
+from ims_ledger.webhook_endpoints import Webhook
+from ims_producer.api.auth import Caller, client_of, needs, of_all_clouds
 from ims_producer.api.problems import ALWAYS, WITH_BODY, documented
-from ims_producer.api.shapes import MOST_IN_A_PAGE, Absent, CloudText
+from ims_producer.api.schemas import MOST_IN_A_PAGE, Absent, CloudText
 
 S = HTTPStatus
 _ID: Final = r"^[A-Za-z0-9_\-]{1,64}$"
@@ -139,7 +139,7 @@ def resend(
     client = client_of(request)
     known = client.ledger.deliveries.get(delivery_id)
     try:
-        caller.sees(client.get(known.import_id))
+        caller.ensure_visible(client.get(known.import_id))
     except NoSuchImport as exc:
         raise NoSuchDelivery(delivery_id) from exc
     return client.resend(delivery_id)

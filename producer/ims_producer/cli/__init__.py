@@ -3,7 +3,7 @@
 
 def main() -> None:
     """Entry point of the program `ims-import`."""
-    # Imported here: `ims_producer.cli.exits` and `.screen` are used without the commands.
+    # Imported here: `ims_producer.cli.exit_codes` and `.screen` are used without the commands.
     from ims_producer.cli.app import run
 
     run()

@@ -6,16 +6,16 @@ from typing import Annotated
 import typer
 
 from ims_producer.cli import (
-    applying,
     deciding,
     doctor,
     keys,
+    manifests,
+    processes,
     reading,
-    services,
     submit,
     webhooks,
 )
-from ims_producer.cli.exits import Exit, told_plainly
+from ims_producer.cli.exit_codes import Exit, friendly_errors
 
 # Plain help: it reads the same in a pipe, and rich would double the time until it is there.
 app = typer.Typer(
@@ -46,8 +46,8 @@ app.command("submit")(submit.submit)
 app.command("show")(reading.show)
 app.command("list")(reading.list_imports)
 app.command("watch")(reading.watch)
-app.command("plan")(applying.plan)
-app.command("apply")(applying.apply)
+app.command("plan")(manifests.plan)
+app.command("apply")(manifests.apply)
 for decide in (
     deciding.cancel,
     deciding.retry,
@@ -61,7 +61,7 @@ for decide in (
 app.command("doctor")(doctor.doctor)
 app.add_typer(keys.app, name="keys")
 app.add_typer(webhooks.app, name="webhooks")
-services.add_to(app)
+processes.add_to(app)
 
 
 def _say_version(asked: bool) -> None:  # noqa: FBT001  # typer calls it so
@@ -86,7 +86,7 @@ def _common(
 def run() -> None:
     """Run the command that was asked for and end with its exit code."""
     try:
-        with told_plainly():
+        with friendly_errors():
             app()
     except KeyboardInterrupt:
         print("ims-import: interrupted; imports go on in the background", file=sys.stderr)

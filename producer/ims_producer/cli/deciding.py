@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ims_producer.cli.ages import age
-from ims_producer.cli.exits import Exit, stop
+from ims_producer.cli.durations import age
+from ims_producer.cli.exit_codes import Exit, stop
 
 if TYPE_CHECKING:
     from ims_config.records import ImportRecord

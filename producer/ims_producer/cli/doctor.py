@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ims_producer.cli.exits import Exit
+from ims_producer.cli.exit_codes import Exit
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from ims_producer.diagnosis import Check
+    from ims_producer.checks import Check
 
 
 def doctor(
@@ -44,8 +44,8 @@ def doctor(
     """
     from rich.console import Console
 
+    from ims_producer.checks import check_ledger
     from ims_producer.client import Client
-    from ims_producer.diagnosis import check_ledger
 
     console = Console(highlight=False)
     checks: list[Check] = []
@@ -53,7 +53,7 @@ def doctor(
         found = (
             [check_ledger(client, migrate=migrate)]
             if ledger_only
-            else client.examine(cloud or [None], migrate=migrate)
+            else client.run_checks(cloud or [None], migrate=migrate)
         )
         for check in found:
             checks.append(check)
@@ -70,8 +70,8 @@ def _print(console: "Console", check: "Check") -> None:
     word, style = {True: ("ok", "green"), False: ("FAIL", "red"), None: ("-", "dim")}[check.ok]
     line = Text.assemble((f"{word:<6}", style), f"{check.name:<24}", check.found)
     console.print(line, soft_wrap=True)
-    if check.mend:
-        console.print(Text(f"{'':<30}{check.mend}", style="bold"), soft_wrap=True)
+    if check.fix:
+        console.print(Text(f"{'':<30}{check.fix}", style="bold"), soft_wrap=True)
 
 
 def exit_of(checks: "Sequence[Check]") -> Exit:

@@ -6,8 +6,8 @@ from typing import Annotated
 
 import typer
 
-from ims_producer.cli.ages import age
-from ims_producer.cli.exits import Exit, stop
+from ims_producer.cli.durations import age
+from ims_producer.cli.exit_codes import Exit, stop
 
 LONGEST_NAME = 64
 
@@ -74,7 +74,7 @@ def list_keys(
     """List keys, without their secrets."""
     from rich.console import Console
 
-    from ims_producer.cli import screen
+    from ims_producer.cli import render
     from ims_producer.client import Client
 
     with Client() as client:
@@ -83,9 +83,9 @@ def list_keys(
         print(json.dumps([key.model_dump(mode="json") for key in found]))
         return
     if not found:
-        screen.say(Console(stderr=True), "No keys; make one: ims-import keys create --help")
+        render.say(Console(stderr=True), "No keys; make one: ims-import keys create --help")
         return
-    screen.print_table(Console(highlight=False), screen.key_table(found))
+    render.print_table(Console(highlight=False), render.key_table(found))
 
 
 @app.command()

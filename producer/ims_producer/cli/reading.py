@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ims_producer.cli.exits import Exit, stop
+from ims_producer.cli.exit_codes import Exit, stop
 
 if TYPE_CHECKING:
     from ims_config.records import ImportResult, State
@@ -31,7 +31,7 @@ def show(
     """
     from rich.console import Console
 
-    from ims_producer.cli import screen
+    from ims_producer.cli import render
     from ims_producer.client import Client
 
     with Client() as client:
@@ -44,11 +44,11 @@ def show(
         print(json.dumps(said))
         return
     console = Console(highlight=False)
-    screen.print_table(console, screen.details(result))
+    render.print_table(console, render.details(result))
     for event in happened:
         step = f"{event.from_state or '·'} → {event.to_state}" if event.to_state else event.kind
         why = f"  {event.reason}" if event.reason else ""
-        screen.say(console, f"{event.at:%Y-%m-%d %H:%M:%S}  {step}{why}")
+        render.say(console, f"{event.at:%Y-%m-%d %H:%M:%S}  {step}{why}")
 
 
 def list_imports(
@@ -78,7 +78,7 @@ def list_imports(
     """
     from rich.console import Console
 
-    from ims_producer.cli import screen
+    from ims_producer.cli import render
     from ims_producer.client import Client
 
     states = _states(state or [])
@@ -89,9 +89,9 @@ def list_imports(
         return
     console = Console(highlight=False)
     if not found:
-        screen.say(Console(stderr=True), "No imports found.")
+        render.say(Console(stderr=True), "No imports found.")
         return
-    screen.print_table(console, screen.table(found, bars=console.is_terminal, ids=True))
+    render.print_table(console, render.table(found, bars=console.is_terminal, ids=True))
 
 
 def _states(given: Sequence[str]) -> "list[State]":
@@ -127,18 +127,18 @@ def watch(
     """
     from rich.console import Console
 
-    from ims_producer.cli import screen
+    from ims_producer.cli import render
     from ims_producer.client import Client
 
     console = Console(stderr=True, highlight=False)
     with Client() as client:
         wanted = ids or _open(client)
         if not wanted:
-            screen.say(console, "No import is open.")
-        results = screen.follow(console, client, wanted, timeout=timeout) if wanted else []
+            render.say(console, "No import is open.")
+        results = render.follow(console, client, wanted, timeout=timeout) if wanted else []
     for result in results:
-        for line in screen.outcome(result):
-            screen.say(console, line)
+        for line in render.outcome(result):
+            render.say(console, line)
     if as_json:
         print(json.dumps([result.model_dump(mode="json") for result in results]))
     raise SystemExit(int(worst(results)))

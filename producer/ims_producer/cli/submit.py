@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from ims_producer.cli.exits import Exit, stop
+from ims_producer.cli.exit_codes import Exit, stop
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from ims_config.records import ImportResult
-    from ims_producer.client import Asked, Client
+    from ims_producer.client import Client, Submission
 
 # `bucket:key,min_disk=40`: a comma in a key stays one unless a field follows it.
 _DATA_IMAGE_FIELD: Final = re.compile(r",(?=(?:min_disk|name|description|is_quick_import|tags)=)")
@@ -150,7 +150,7 @@ def submit(  # typer reads the options from the signature
 
     from rich.console import Console
 
-    from ims_config.messages import parse_request
+    from ims_config.import_request import parse_request
 
     request = parse_request(given)
     console = Console(stderr=True, highlight=False)
@@ -163,7 +163,7 @@ def submit(  # typer reads the options from the signature
     from ims_producer.client import Client
 
     with Client() as client:
-        asked = client.ask(request, key=key)
+        asked = client.submit_import(request, key=key)
         _say_asked(console, asked)
         if not as_json:
             print(asked.record.id, flush=True)
@@ -178,7 +178,7 @@ def submit(  # typer reads the options from the signature
 def _read(file: Path | None) -> dict[str, Any]:
     if file is None:
         return {}
-    from ims_config.yaml_text import InvalidYaml, parse_yaml
+    from ims_config.strict_yaml import InvalidYaml, parse_yaml
 
     try:
         given = parse_yaml(sys.stdin.read() if str(file) == "-" else file.read_text())
@@ -205,12 +205,12 @@ def _data_image(text: str) -> Mapping[str, Any]:
 
 
 def _say(console: "Console", text: str) -> None:
-    from ims_producer.cli.screen import say
+    from ims_producer.cli.render import say
 
     say(console, text)
 
 
-def _say_asked(console: "Console", asked: "Asked") -> None:
+def _say_asked(console: "Console", asked: "Submission") -> None:
     if not asked.created:
         _say(console, f"note: key {asked.record.key!r} was used before: this is its import")
     elif not asked.queued:
@@ -222,17 +222,22 @@ def _say_asked(console: "Console", asked: "Asked") -> None:
 
 
 def _wait(
-    console: "Console", client: "Client", asked: "Asked", timeout: float | None, *, as_json: bool
+    console: "Console",
+    client: "Client",
+    asked: "Submission",
+    timeout: float | None,
+    *,
+    as_json: bool,
 ) -> Exit:
-    from ims_producer.cli import screen
+    from ims_producer.cli import render
 
-    [result] = screen.follow(
+    [result] = render.follow(
         console,
         client,
         [asked.record.id],
         timeout=timeout,
     )
-    for line in screen.outcome(result):
+    for line in render.outcome(result):
         _say(console, line)
     code = exit_of(result)
     if not result.state.terminal:
@@ -245,7 +250,7 @@ def _wait(
 def exit_of(result: "ImportResult") -> Exit:
     """The exit code of somebody who waited for this import and stopped waiting now."""
     from ims_config.records import State
-    from ims_producer.cli.screen import credentials_refused, needs_a_person
+    from ims_producer.cli.render import credentials_refused, needs_a_person
 
     match result.state:
         case State.SUCCEEDED:

@@ -5,10 +5,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ims_producer.cli.exits import Exit, stop
+from ims_producer.cli.exit_codes import Exit, stop
 
 if TYPE_CHECKING:
-    from ims_ledger.deliveries import DeliveryState
+    from ims_ledger.outbox import DeliveryState
     from ims_producer.client import Client
 
 app = typer.Typer(
@@ -63,7 +63,7 @@ def list_webhooks(*, as_json: Json = False) -> None:
     """List the addresses that are told of every import that matches."""
     from rich.console import Console
 
-    from ims_producer.cli import screen
+    from ims_producer.cli import render
     from ims_producer.client import Client
 
     with Client() as client:
@@ -72,9 +72,9 @@ def list_webhooks(*, as_json: Json = False) -> None:
         print(json.dumps([webhook.model_dump(mode="json") for webhook in found]))
         return
     if not found:
-        screen.say(Console(stderr=True), "None; see: ims-import webhooks add --help")
+        render.say(Console(stderr=True), "None; see: ims-import webhooks add --help")
         return
-    screen.print_table(Console(highlight=False), screen.webhook_table(found))
+    render.print_table(Console(highlight=False), render.webhook_table(found))
 
 
 @app.command()
@@ -98,7 +98,7 @@ def secret(url: Url) -> None:
     It is derived from the workers' key and the address without its query, and stored nowhere: run
     this where IMS_IMPORT_SECRET_KEY is set as it is for the workers.
     """
-    from ims_config.messages import parse_webhook_url
+    from ims_config.import_request import parse_webhook_url
     from ims_config.settings import PREFIX, Settings
     from ims_config.webhooks import endpoint_of, secrets_of
     from ims_producer.client import Client
@@ -142,7 +142,7 @@ def deliveries(
     """List what receivers were told or are to be told, newest first."""
     from rich.console import Console
 
-    from ims_producer.cli import screen
+    from ims_producer.cli import render
     from ims_producer.client import Client
 
     with Client() as client:
@@ -151,9 +151,9 @@ def deliveries(
         print(json.dumps([delivery.model_dump(mode="json") for delivery in found]))
         return
     if not found:
-        screen.say(Console(stderr=True), "No deliveries.")
+        render.say(Console(stderr=True), "No deliveries.")
         return
-    screen.print_table(Console(highlight=False), screen.delivery_table(found))
+    render.print_table(Console(highlight=False), render.delivery_table(found))
 
 
 @app.command()
@@ -194,7 +194,7 @@ def _failed(client: "Client") -> list[str]:
 
 
 def _state(text: str | None) -> "DeliveryState | None":
-    from ims_ledger.deliveries import DeliveryState
+    from ims_ledger.outbox import DeliveryState
 
     if text is None:
         return None

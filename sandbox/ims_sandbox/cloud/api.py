@@ -9,10 +9,9 @@ from datetime import UTC, datetime
 from typing import Any, Final
 from urllib.parse import parse_qs, urlsplit
 
-from ims_sandbox.cloud.books import Books, Image, Job, Token
 from ims_sandbox.cloud.faults import ANY_CALL, Fault, Kind, kind_of
 from ims_sandbox.cloud.options import Project
-from ims_sandbox.cloud.replies import (
+from ims_sandbox.cloud.responses import (
     Refusal,
     Reply,
     admin_error,
@@ -20,7 +19,8 @@ from ims_sandbox.cloud.replies import (
     iam_error,
     ims_error,
 )
-from ims_sandbox.cloud.rules import DATA, QUICK, SYSTEM, Variant, check_create
+from ims_sandbox.cloud.state import CloudState, Image, Job, Token
+from ims_sandbox.cloud.validation import DATA, QUICK, SYSTEM, Variant, check_create
 
 DEFAULT_LIMIT: Final = 500
 MOST_IMAGES: Final = 1000
@@ -65,7 +65,7 @@ class Call:
 class Api:
     """All calls on one set of books."""
 
-    books: Books
+    books: CloudState
     calls: tuple[Call, ...] = field(init=False)
 
     def __post_init__(self) -> None:

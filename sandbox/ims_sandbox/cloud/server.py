@@ -11,10 +11,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Final, Self
 
 from ims_sandbox.cloud.api import Api, Request, parse_address
-from ims_sandbox.cloud.books import Books
 from ims_sandbox.cloud.faults import HEADER, Fault, Kind
 from ims_sandbox.cloud.options import CloudOptions
-from ims_sandbox.cloud.replies import Refusal, Reply, admin_error, gateway_error, ims_error
+from ims_sandbox.cloud.responses import Refusal, Reply, admin_error, gateway_error, ims_error
+from ims_sandbox.cloud.state import CloudState
 
 _HTML: Final = b"<html><body><h1>502 Bad Gateway</h1></body></html>"
 
@@ -28,7 +28,7 @@ class Server(ThreadingHTTPServer):
     request_queue_size = 1024
 
     def __init__(self, options: CloudOptions) -> None:
-        self.books = Books(options, time.time)
+        self.books = CloudState(options, time.time)
         self.api = Api(self.books)
         super().__init__((options.host, options.port), Handler)
 
@@ -171,7 +171,7 @@ class SandboxCloud:
         return self._server.url
 
     @property
-    def books(self) -> Books:
+    def books(self) -> CloudState:
         return self._server.books
 
     def start(self) -> None:

@@ -1,1 +1,1 @@
-"""The cloud as it really answers: IAM, IMS, and what turns their words into ours."""
+"""Adapters: everything that talks to a network, sorted by technology."""

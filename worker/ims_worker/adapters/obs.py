@@ -11,7 +11,7 @@ from functools import cached_property
 from typing import Any, Final
 
 from ims_config.settings import PREFIX, Settings
-from ims_worker.watch_rules import StoredObject
+from ims_worker.bucket_rules import StoredObject
 
 MOST_IN_A_PAGE: Final = 1000
 _NOT_THERE: Final = 404

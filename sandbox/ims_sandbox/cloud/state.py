@@ -1,0 +1,316 @@
+"""The cloud's own books: tokens, jobs, images, and a count of all that happened."""
+
+import random
+import secrets
+import threading
+import uuid
+from collections import Counter
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field, replace
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from ims_sandbox.cloud.faults import Faults, Kind
+from ims_sandbox.cloud.files import Bucket, Flaw
+from ims_sandbox.cloud.options import CloudOptions, Project
+from ims_sandbox.cloud.responses import iam_error, ims_error, unauthorized
+from ims_sandbox.cloud.validation import Variant, tag_pairs
+
+# Wrong passwords in a row that lock a user.
+TRIES: Final = 5
+# A job is INIT for the first part of its time, and a bad file shows early.
+_INIT_PART: Final = 0.1
+_FLAW_PART: Final = 0.3
+FAULTY: Final = Flaw("IMG.0061", "The image could not be created.")
+
+
+@dataclass(slots=True, kw_only=True)
+class Token:
+    value: str
+    project: Project
+    issued: float
+    expires: float
+
+
+@dataclass(slots=True, kw_only=True)
+class Job:
+    """A job's state is a matter of time alone: nothing runs."""
+
+    id: str
+    type: str
+    project: str
+    image_id: str
+    image_name: str
+    import_id: str
+    begun: float
+    seconds: float
+    flaw: "Future[Flaw | None]"
+    fail_shape: Kind = Kind.FAIL_TOP
+    polls: int = 0
+
+    def outcome(self, now: float) -> tuple[str, Flaw | None]:
+        """Status word and, for FAIL, why."""
+        passed = now - self.begun
+        flaw = self.flaw.result() if self.flaw.done() else None
+        if flaw is not None and passed >= self.seconds * _FLAW_PART:
+            return "FAIL", flaw
+        if passed < self.seconds * _INIT_PART:
+            return "INIT", None
+        if passed < self.seconds or not self.flaw.done():
+            return "RUNNING", None
+        return "SUCCESS", None
+
+    def ended_at(self) -> float:
+        flawed = self.flaw.done() and self.flaw.result() is not None
+        return self.begun + self.seconds * (_FLAW_PART if flawed else 1)
+
+    def part_done(self, now: float) -> float:
+        return min(max((now - self.begun) / self.seconds, 0.0), 1.0) if self.seconds else 1.0
+
+
+@dataclass(slots=True, kw_only=True)
+class Image:
+    id: str
+    project: str
+    name: str
+    body: dict[str, Any]
+    tags: dict[str, str]
+    created: float
+    job: Job | None
+    deleted: bool = False
+
+    def status(self, now: float) -> str:
+        if self.deleted:
+            return "deleted"
+        word = "SUCCESS" if self.job is None else self.job.outcome(now)[0]
+        return {"SUCCESS": "active", "FAIL": "killed"}.get(word, "saving")
+
+
+@dataclass
+class CloudState:
+    """Everything under one lock; time comes from outside."""
+
+    options: CloudOptions
+    now: Callable[[], float]
+    faults: Faults = field(default_factory=Faults)
+    lock: threading.RLock = field(default_factory=threading.RLock)
+    tokens: dict[str, Token] = field(default_factory=dict)
+    jobs: dict[str, Job] = field(default_factory=dict)
+    images: dict[str, Image] = field(default_factory=dict)
+    calls: Counter[str] = field(default_factory=Counter)
+    peak: Counter[str] = field(default_factory=Counter)
+    _running: list[Job] = field(default_factory=list)
+    _wrong: Counter[str] = field(default_factory=Counter)
+    _locked: dict[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        options = self.options
+        self._random = random.Random(options.seed)  # noqa: S311  # durations, no secrets
+        self._looking = ThreadPoolExecutor(4, thread_name_prefix="files")
+        self._bucket = options.s3_endpoint and Bucket(
+            options.s3_endpoint, options.s3_access_key, options.s3_secret_key
+        )
+
+    def change(self, **options: Any) -> None:
+        """Other options from now on; jobs that run keep their duration."""
+        if "job_seconds" in options:
+            options["job_seconds"] = tuple(options["job_seconds"])
+        with self.lock:
+            self.options = replace(self.options, **options)
+
+    # --- IAM --------------------------------------------------------------------------------
+
+    def log_in(self, user: str, password: str, project: Project | None) -> Token:
+        now = self.now()
+        with self.lock:
+            if self._locked.get(user, 0) > now:
+                self.calls["refused_logins"] += 1
+                raise iam_error(401, "The account is locked (IAM.0061).", "Unauthorized")
+            if project is None or (project.user, project.password) != (user, password):
+                self._refuse_login(user, now)
+            self._wrong[user] = 0
+            self.calls["logins"] += 1
+            token = Token(
+                value="MII" + secrets.token_urlsafe(300),
+                project=project,  # type: ignore[arg-type]  # refused above
+                issued=now,
+                expires=now + self.options.token_seconds,
+            )
+            self.tokens[token.value] = token
+        return token
+
+    def _refuse_login(self, user: str, now: float) -> None:
+        self.calls["refused_logins"] += 1
+        self._wrong[user] += 1
+        if self._wrong[user] >= TRIES:
+            self._locked[user] = now + self.options.lock_seconds
+            self._wrong[user] = 0
+        raise iam_error(401, "The username or password is wrong (IAM.0062).", "Unauthorized")
+
+    def token(self, value: str | None) -> Token:
+        """The token, if it is good for a request."""
+        with self.lock:
+            token = self.tokens.get(value or "")
+        if token is None or token.expires <= self.now():
+            raise unauthorized()
+        return token
+
+    def revoke(self) -> int:
+        """All tokens die, as after a change of password or rights."""
+        with self.lock:
+            count = len(self.tokens)
+            self.tokens.clear()
+        return count
+
+    # --- IMS --------------------------------------------------------------------------------
+
+    def create(
+        self, project: str, variant: Variant, body: dict[str, Any], fail: Kind | None
+    ) -> str:
+        """A job and its image; the file is looked at meanwhile."""
+        now = self.now()
+        tags = tag_pairs(body)
+        with self.lock:
+            self._admit(project, body, now)
+            job = Job(
+                id=uuid.uuid4().hex,
+                type=variant.job_type,
+                project=project,
+                image_id=str(uuid.uuid4()),
+                image_name=body["name"],
+                import_id=tags.get("ims-import-id", ""),
+                begun=now,
+                seconds=self._random.uniform(*self.options.job_seconds),
+                flaw=self._look_at(body, fail),
+                fail_shape=fail or Kind.FAIL_TOP,
+            )
+            self.jobs[job.id] = job
+            self._running.append(job)
+            self.images[job.image_id] = Image(
+                id=job.image_id,
+                project=project,
+                name=body["name"],
+                body=body,
+                tags=tags,
+                created=now,
+                job=job,
+            )
+            self.calls["creates"] += 1
+            self.peak[project] = max(self.peak[project], self.active(project, now))
+        return job.id
+
+    def _admit(self, project: str, body: dict[str, Any], now: float) -> None:
+        if self.active(project, now) >= self.options.max_active:
+            raise ims_error("IMG.0060", "The number of tasks exceeds the flow control limit.")
+        if self.options.quota is not None and self.kept(project, now) >= self.options.quota:
+            raise ims_error("IMG.0015", "The private image quota is used up.")
+        if self.options.unique_names and any(
+            image.project == project
+            and image.name == body["name"]
+            and image.status(now) in ("active", "saving")
+            for image in self.images.values()
+        ):
+            raise ims_error("IMG.0009", "The image name already exists.")
+
+    def kept(self, project: str, now: float) -> int:
+        """The project's images that count against its quota."""
+        return sum(
+            image.project == project and image.status(now) == "active"
+            for image in self.images.values()
+        )
+
+    def _look_at(self, body: dict[str, Any], fail: Kind | None) -> "Future[Flaw | None]":
+        if fail is None and self._bucket:
+            return self._looking.submit(self._bucket.flaw_of, body["image_url"], body["min_disk"])
+        decided: Future[Flaw | None] = Future()
+        decided.set_result(FAULTY if fail else None)
+        return decided
+
+    def active(self, project: str, now: float) -> int:
+        # Ended jobs are dropped here: thousands of them would make each create slower.
+        self._running = [job for job in self._running if job.outcome(now)[0] in ("INIT", "RUNNING")]
+        return sum(job.project == project for job in self._running)
+
+    def job(self, project: str, job_id: str) -> Job:
+        with self.lock:
+            job = self.jobs.get(job_id)
+            if job is None or job.project != project:
+                raise ims_error("IMG.0023", "An exception occurred during the task query.")
+            job.polls += 1
+        return job
+
+    def image(self, project: str, image_id: str) -> Image:
+        with self.lock:
+            image = self.images.get(image_id)
+        if image is None or image.project != project or not self.listed(image):
+            raise ims_error("IMG.0027", "The image does not exist.", status=404)
+        return image
+
+    def listed(self, image: Image) -> bool:
+        now = self.now()
+        status = image.status(now)
+        if status == "deleted" or (status == "killed" and not self.options.leave_killed):
+            return False
+        return now - image.created >= self.options.image_visible_after
+
+    def delete(self, project: str, image_id: str) -> None:
+        image = self.image(project, image_id)
+        if image.status(self.now()) == "saving":
+            raise ims_error("IMG.0090", "The image being created cannot be deleted.")
+        image.deleted = True
+
+    # --- for whoever asks what happened -----------------------------------------------------
+
+    def told(self) -> dict[str, Any]:
+        """All that happened, as JSON: see `GET /admin/books`."""
+        now = self.now()
+        with self.lock:
+            return {
+                "logins": self.calls["logins"],
+                "refused_logins": self.calls["refused_logins"],
+                "creates": self.calls["creates"],
+                "calls": dict(self.calls),
+                "faults": dict(self.faults.happened),
+                "peak_active": dict(self.peak),
+                "jobs": [self._job_told(job, now) for job in self.jobs.values()],
+                "images": [
+                    {
+                        "id": image.id,
+                        "name": image.name,
+                        "project": image.project,
+                        "import_id": image.tags.get("ims-import-id", ""),
+                        "status": image.status(now),
+                    }
+                    for image in self.images.values()
+                ],
+                "options": _public(self.options),
+            }
+
+    def _job_told(self, job: Job, now: float) -> dict[str, Any]:
+        status, _ = job.outcome(now)
+        return {
+            "id": job.id,
+            "project": job.project,
+            "import_id": job.import_id,
+            "image_id": job.image_id,
+            "status": status,
+            "polls": job.polls,
+            "ends_at": datetime.fromtimestamp(job.ended_at(), UTC).isoformat(),
+        }
+
+    def reset(self) -> None:
+        """Empty books; tokens stay good."""
+        with self.lock:
+            self._running.clear()
+            for book in (self.jobs, self.images, self.calls, self.peak, self.faults.happened):
+                book.clear()
+            self.faults.clear()
+
+    def close(self) -> None:
+        self._looking.shutdown(wait=False, cancel_futures=True)
+
+
+def _public(options: CloudOptions) -> dict[str, Any]:
+    secret = {"password", "s3_secret_key", "other_projects"}
+    return {name: value for name, value in asdict(options).items() if name not in secret}

@@ -1,0 +1,143 @@
+"""What may be asked of IMS, and the one clear message for what may not."""
+
+from typing import Any
+
+import pytest
+from builders import a_body, a_request
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ims_config.import_request import ImportRequest, InvalidRequest, parse_request
+
+
+def problem_of(**differences: Any) -> str:
+    with pytest.raises(InvalidRequest) as caught:
+        parse_request(a_body(**differences))
+    [problem] = caught.value.problems
+    return problem
+
+
+@pytest.mark.parametrize(
+    "differences",
+    [
+        {"kind": "iso", "os_version": "CentOS 7.0 64bit"},
+        {"kind": "iso", "os_version": "CentOS 7.0 64bit", "type": "IsoImage"},
+        {"kind": "data", "min_disk": 2048, "os_type": "Windows"},
+        {"kind": "quick", "os_version": "CentOS 7.0 64bit", "architecture": "arm"},
+        {"kind": "quick", "type": "DataImage", "os_type": "Linux", "min_disk": 2048},
+        {"is_quick_import": True, "os_version": "CentOS 7.0 64bit"},
+        {"data_images": [{"image_url": "images:d.qcow2", "min_disk": 2048}]},
+        {"enterprise_project_id": "0"},
+        {"enterprise_project_id": "877a2cda-ba63-4e1e-b95f-e67e48b6129a"},
+        {"description": "Letters, digits. And a full stop"},
+        {"name": "ä"},
+        {"min_ram": 1024, "max_ram": 1024},
+    ],
+    ids=str,
+)
+def test_every_variant_of_the_call_can_be_asked(differences: dict[str, Any]) -> None:
+    assert parse_request(a_body(**differences))
+
+
+@pytest.mark.parametrize(
+    ("differences", "told"),
+    [
+        ({"name": None}, "name: is mandatory"),
+        ({"name": "a" * 129}, "name: must be 1 to 128 letters"),
+        ({"name": "a/b"}, "name: must be 1 to 128 letters"),
+        ({"name": " a"}, "name: must not start or end with a space; given: ' a'"),
+        ({"image_url": "no-colon"}, "image_url: must be BUCKET:KEY"),
+        ({"image_url": "https://obs/x"}, "image_url: must be BUCKET:KEY of OBS, not a URL"),
+        ({"image_url": "images:a b"}, "image_url: must not hold spaces (IMS answers IMG.0175)"),
+        ({"image_url": "Images:a"}, "image_url: must start with a bucket name"),
+        ({"image_url": "images:" + "ä" * 513}, "image_url: must have a key of at most 1024"),
+        ({"min_disk": 0}, "min_disk: must be 1 to 1024 GB for a system image; given: 0"),
+        ({"min_disk": 1025}, "min_disk: must be 1 to 1024 GB for a system image; given: 1025"),
+        ({"kind": "data", "min_disk": 2049}, "min_disk: must be 1 to 2048 GB for a data disk"),
+        ({"min_disk": "big"}, "min_disk: must be a valid integer"),
+        ({"description": "a<b"}, "description: must not hold line breaks, '<' or '>'"),
+        ({"description": "a" * 1025}, "description: String should have at most 1024"),
+        ({"kind": "iso"}, "os_version: is mandatory for an ISO (IMG.0166)"),
+        ({"kind": "quick"}, "os_version: is mandatory for a quick import (IMG.0159)"),
+        ({"is_quick_import": True}, "os_version: is mandatory for a quick import"),
+        ({"type": "IsoImage"}, "type: IsoImage is for kind iso only; given: 'IsoImage'"),
+        ({"type": "DataImage"}, "type: DataImage is for kind quick only"),
+        ({"kind": "data", "os_type": "Other"}, "os_type: must be Linux or Windows"),
+        ({"architecture": "arm", "hw_firmware_type": "bios"}, "hw_firmware_type: must be uefi"),
+        ({"min_ram": 2, "max_ram": 1}, "max_ram: must not be less than min_ram; given: 1"),
+        ({"enterprise_project_id": "x"}, "enterprise_project_id: must be 0 (the default"),
+        ({"kind": "data", "is_config": True}, "is_config: is not a parameter of kind data"),
+        ({"tags": ["a"]}, "tags: must be KEY=VALUE, e.g. team=platform; 'a' has no '='"),
+        ({"tags": ["a.b=c"]}, "tags: key 'a.b' must be 1 to 36"),
+        ({"tags": {"a": "b" * 44}}, "tags: value"),
+        ({"tags": {str(n): "" for n in range(10)}}, "tags: must be at most 9: IMS takes 10"),
+        ({"tags": {"ims-import-id": "x"}}, "tags: key 'ims-import-id' is ims-import's own"),
+        ({"mindisk": 1}, "mindisk: no such parameter; given: 1"),
+        ({"cloud": "a b"}, "cloud: must be the name of an entry of clouds.yaml"),
+        (
+            {"data_images": [{"image_url": "images:d", "min_disk": 1}] * 4},
+            "data_images: Tuple should have at most 3",
+        ),
+        (
+            {"data_images": [{"image_url": "images:d", "min_disk": 0}]},
+            "data_images.0.min_disk: must be greater than or equal to 1; given: 0",
+        ),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_a_broken_rule_is_told_with_field_and_value(differences: dict[str, Any], told: str) -> None:
+    assert problem_of(**differences).startswith(told)
+
+
+def test_all_problems_are_told_at_once() -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        parse_request({"name": " a", "image_url": "x"})
+
+    assert [problem.split(":")[0] for problem in caught.value.problems] == [
+        "name",
+        "image_url",
+        "min_disk",
+    ]
+
+
+def test_the_address_is_split_at_the_first_colon() -> None:
+    request = a_request(image_url="images:a:b.qcow2")
+
+    assert (request.bucket, request.object_key) == ("images", "a:b.qcow2")
+
+
+def test_tags_are_taken_as_list_or_object() -> None:
+    as_list = a_request(tags=["team=a", "x="])
+
+    assert as_list.tags == a_request(tags={"team": "a", "x": ""}).tags == {"team": "a", "x": ""}
+
+
+def test_is_config_init_is_accepted_and_said_to_be_dropped() -> None:
+    assert "is_config_init: not sent" in a_request(is_config_init=True).warnings()[0]
+
+
+def test_a_small_disk_is_worth_a_word() -> None:
+    assert a_request(min_disk=40).warnings() == []
+    assert "min_disk: 10 GB" in a_request(min_disk=10).warnings()[0]
+
+
+def test_a_request_survives_its_message() -> None:
+    request = a_request(tags={"a": "b"}, kind="iso", os_version="CentOS 7.0 64bit")
+
+    assert parse_request(request.as_message()) == request
+
+
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+        lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+    ),
+    st.sampled_from(sorted(ImportRequest.model_fields)),
+)
+def test_no_value_of_any_field_gives_more_than_an_invalid_request(value: Any, field: str) -> None:
+    try:
+        problems = parse_request(a_body() | {field: value}).warnings()
+    except InvalidRequest as invalid:
+        problems = invalid.problems
+
+    assert all(": " in problem for problem in problems)

@@ -1,0 +1,349 @@
+"""The clouds of this worker's clouds.yaml, each with its one session, token and IMS client."""
+
+import logging
+import os
+import threading
+import warnings
+import weakref
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from cryptography.fernet import Fernet, MultiFernet
+from keystoneauth1.exceptions import AuthPluginException, ClientException, HttpError
+from keystoneauth1.session import Session
+from redis import Redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from ims_config.records import ErrorClass, Failure
+from ims_config.settings import Settings
+from ims_worker.adapters.otc import responses
+from ims_worker.adapters.otc.auth import (
+    LOGIN_READ_S,
+    Now,
+    RedisTokenStore,
+    SharedToken,
+    TokenStore,
+    identity_name,
+)
+from ims_worker.adapters.otc.http import explain, open_session
+from ims_worker.adapters.otc.ims import ImsService
+from ims_worker.errors import CloudProblem, LoginRefused, Refused, Unavailable
+
+logger = logging.getLogger(__name__)
+
+# What tells credentials apart. No password, secret, token or passcode is among them.
+_IDENTITY: Final = (
+    "auth_url", "username", "user_id", "user_domain_id", "user_domain_name", "project_id",
+    "project_name", "project_domain_id", "project_domain_name", "tenant_id", "tenant_name",
+    "domain_id", "domain_name", "default_domain_id", "default_domain_name", "system_scope",
+    "trust_id", "application_credential_id", "application_credential_name",
+)  # fmt: skip
+_TOO_MANY_REQUESTS: Final = 429
+_REQUEST_TIMEOUT: Final = 408
+_SERVER_ERROR: Final = 500
+_CREDENTIALS_HINT: Final = (
+    "Put user, password, domain and project into clouds.yaml (or OS_* variables) of the worker."
+)
+_WRONG_HINT: Final = (
+    "Correct the credentials in the worker's clouds.yaml, "
+    "then run: ims-import resume [--cloud NAME]"
+)
+
+
+def coordination_redis(settings: Settings) -> "Redis":
+    """A client that gives up quickly: without Redis a worker goes on alone."""
+    return Redis.from_url(
+        settings.redis,
+        socket_connect_timeout=1.0,
+        socket_timeout=2.0,
+        retry=Retry(NoBackoff(), 1),
+        health_check_interval=30,
+    )
+
+
+class Cloud:
+    """One entry of clouds.yaml: made without touching the network."""
+
+    def __init__(
+        self,
+        name: str | None,
+        reread: Callable[[], Any],
+        settings: Settings,
+        redis: "Redis | None",
+        now: Now,
+    ) -> None:
+        region = reread()
+        self.name = name
+        self.identity = _identity(region)
+        self._plugin = region.get_auth()
+        self._reread = reread
+        self._now = now
+        verify, cert = region.get_requests_verify_args()
+        self._login_session = _session(settings, verify, cert, read_s=LOGIN_READ_S)
+        self.tokens = SharedToken(self._log_in, _vault(settings, redis, self.identity), now=now)
+        self.service = ImsService(
+            _session(settings, verify, cert, read_s=settings.read_timeout_s),
+            self.tokens,
+            region=region.get_region_name("image") or None,
+            interface=region.get_interface("image") or "public",
+            endpoint_override=region.get_endpoint("image"),
+            job_api=settings.job_api,
+            now=now,
+        )
+
+    def _log_in(self) -> str:
+        """The auth state of keystoneauth after one login; raises LoginRefused or Unavailable."""
+        self._take_corrected_password()
+        try:
+            self._plugin.invalidate()
+            self._plugin.get_access(self._login_session)
+            return str(self._plugin.get_auth_state())
+        except Exception as exc:  # keystoneauth raises bare ones for missing parameters
+            raise login_problem(exc, self.identity.get("auth_url"), now=self._now()) from exc
+
+    def _take_corrected_password(self) -> None:
+        """Logins are rare, so each reads clouds.yaml anew: a corrected password needs no restart.
+
+        Other users or projects do: the shared token is named after them.
+        """
+        try:
+            region = self._reread()
+        except CloudProblem as problem:
+            logger.warning("clouds.yaml not read again: %s", problem)
+            return
+        if _identity(region) == self.identity:
+            self._plugin = region.get_auth()
+
+
+class OpenStackClouds:
+    """The clouds this worker has credentials for: one session per cloud and process."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        redis: "Redis | None" = None,
+        *,
+        now: Now = lambda: datetime.now(UTC),
+    ) -> None:
+        self._settings = settings
+        self._redis = coordination_redis(settings) if redis is None else redis
+        self._now = now
+        self._reset()
+        _ALIVE.add(self)
+
+    def _reset(self) -> None:
+        """Sockets and locks do not survive a fork."""
+        self._lock = threading.Lock()
+        self._clouds: dict[str | None, Cloud] = {}
+
+    def service(self, cloud: str | None) -> ImsService:
+        return self._cloud(cloud).service
+
+    def names(self) -> list[str]:
+        """The entries of clouds.yaml."""
+        return sorted(_read_config().get_cloud_names())
+
+    def retry_login(self, cloud: str | None) -> None:
+        """Let the fleet try the credentials of a cloud again, after a person corrected them."""
+        self._cloud(cloud).tokens.release()
+
+    def check(self, cloud: str | None) -> dict[str, Any]:
+        """What works with this cloud, for `doctor`. No secrets."""
+        facts: dict[str, Any] = dict.fromkeys(
+            ("auth_url", "user", "project", "login", "token_expires_at", "shared_token", "quota")
+        )
+        facts["cloud"] = cloud
+        try:
+            entry = self._cloud(cloud)
+            who = entry.identity
+            facts["auth_url"] = who.get("auth_url")
+            facts["user"] = who.get("username") or who.get("user_id")
+            facts["project"] = who.get("project_name") or who.get("project_id")
+            access = entry.tokens.current()
+            facts["login"] = "ok"
+            facts["shared_token"] = entry.tokens.is_shared
+            facts["token_expires_at"] = access.expires_at.isoformat()
+        except CloudProblem as problem:
+            facts["login"] = _as_json(problem)
+            return facts
+        try:
+            quota = entry.service.quota()
+            facts["quota"] = {"used": quota.used, "limit": quota.limit}
+        except CloudProblem as problem:
+            facts["quota"] = _as_json(problem)
+        return facts
+
+    def _cloud(self, name: str | None) -> Cloud:
+        with self._lock:
+            known = self._clouds.get(name)
+            if known is None:
+                known = self._clouds[name] = Cloud(
+                    name,
+                    lambda: self._region(name, _read_config()),
+                    self._settings,
+                    self._redis,
+                    self._now,
+                )
+            return known
+
+    @staticmethod
+    def _region(name: str | None, config: Any) -> Any:
+        from openstack.exceptions import SDKException  # noqa: PLC0415  # as above
+
+        known = sorted(config.get_cloud_names())
+        if name is not None and name not in known:
+            raise _unknown_cloud(name, known)
+        try:
+            with warnings.catch_warnings():
+                # openstacksdk 4 warns of InfluxDB whether it is used or not.
+                warnings.filterwarnings("ignore", message="Support for InfluxDB")
+                region = config.get_one(cloud=name)
+        except (SDKException, AuthPluginException, ValueError, TypeError, OSError) as exc:
+            raise _not_configured(f"{_entry(name)}: {responses.clean(exc)}") from exc
+        if region.get_auth() is None or not hasattr(region.get_auth(), "get_access"):
+            raise _not_configured(f"{_entry(name)} has no credentials for an IAM login")
+        if missing := _missing(region.config):
+            raise _not_configured(f"{_entry(name)} has no {' and no '.join(missing)}")
+        return region
+
+
+def _read_config() -> Any:
+    """The reading by openstacksdk of clouds.yaml, secure.yaml and OS_*."""
+    # Imported here: a fifth of a second that no test and no producer needs to wait.
+    from openstack.config import OpenStackConfig  # noqa: PLC0415
+    from openstack.exceptions import SDKException  # noqa: PLC0415
+
+    try:
+        return OpenStackConfig(app_name="ims-import")
+    except (SDKException, OSError, ValueError) as exc:
+        raise _not_configured(f"clouds.yaml cannot be read: {responses.clean(exc)}") from exc
+
+
+_ALIVE: "weakref.WeakSet[OpenStackClouds]" = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    for clouds in _ALIVE:
+        clouds._reset()  # noqa: SLF001  # the module's own
+
+
+os.register_at_fork(after_in_child=_after_fork)
+
+
+def login_problem(exc: Exception, auth_url: str | None, *, now: datetime) -> CloudProblem:
+    """Sort a failed login: only IAM's own 4xx says something about the credentials."""
+    tried = f"POST {(auth_url or '').rstrip('/')}/auth/tokens"
+    if isinstance(exc, HttpError) and exc.response is not None:
+        response = exc.response
+        status = int(response.status_code)
+        failure = responses.parse_failure(status, response.content or b"", response.headers)
+        request = f", request {failure.request_id}" if failure.request_id else ""
+        tried += f" (HTTP {status}{request})"
+        if status >= _SERVER_ERROR or status in (_TOO_MANY_REQUESTS, _REQUEST_TIMEOUT):
+            pause = responses.parse_retry_after(response.headers.get("Retry-After"), now=now)
+            failure = failure.model_copy(update={"error_class": ErrorClass.RETRY})
+            return Unavailable(failure, tried=tried, retry_after=pause)
+        wrong = {"error_class": ErrorClass.AUTH}
+        if failure.code.startswith("HTTP."):
+            wrong["hint"] = _WRONG_HINT  # type: ignore[assignment]  # a field of another type
+        return LoginRefused(failure.model_copy(update=wrong), tried=tried)
+    if isinstance(exc, AuthPluginException) or type(exc) is Exception:
+        return _not_configured(responses.clean(exc))
+    why = explain(exc)
+    failure = Failure(
+        code=why.code if isinstance(exc, ClientException) else "IAM.unreadable",
+        message=f"no usable answer from IAM: {responses.clean(exc, longest=300)}",
+        error_class=ErrorClass.RETRY,
+        hint="Check auth_url, network, proxy and DNS of the worker; it is tried again.",
+    )
+    return Unavailable(failure, tried=f"{tried} (no answer)")
+
+
+def _missing(config: Mapping[str, Any]) -> list[str]:
+    """What a login by password lacks; keystoneauth itself says so only after a call."""
+    if config.get("auth_type") not in ("password", "v3password"):
+        return []
+    auth = config.get("auth") or {}
+    lacks = [] if auth.get("username") or auth.get("user_id") else ["username"]
+    return lacks if auth.get("password") else [*lacks, "password"]
+
+
+def _identity(region: Any) -> Mapping[str, str]:
+    auth = region.config.get("auth") or {}
+    found = {key: str(auth[key]) for key in _IDENTITY if auth.get(key)}
+    return {**found, "auth_type": str(region.config.get("auth_type") or "password")}
+
+
+def _session(settings: Settings, verify: Any, cert: Any, *, read_s: float) -> Session:
+    return open_session(
+        connect_timeout_s=settings.connect_timeout_s,
+        read_timeout_s=min(read_s, settings.read_timeout_s),
+        verify=verify,
+        cert=cert,
+    )
+
+
+def _vault(
+    settings: Settings, redis: "Redis | None", identity: Mapping[str, str]
+) -> TokenStore | None:
+    keys = secret_keys(settings)
+    if redis is None or not keys:
+        return None
+    # Named by the last key: while a key is being replaced (new,old) old and new workers meet.
+    name = identity_name(keys[-1], identity)
+    return RedisTokenStore(redis, MultiFernet([Fernet(key) for key in keys]), name)
+
+
+def secret_keys(settings: Settings) -> list[str]:
+    """The Fernet keys of SECRET_KEY, the first encrypts; empty, with a warning, without them."""
+    text = settings.secret_key.get_secret_value() if settings.secret_key else ""
+    keys = [key.strip() for key in text.split(",") if key.strip()]
+    try:
+        for key in keys:
+            Fernet(key)
+    except ValueError:
+        _warn_once("IMS_IMPORT_SECRET_KEY is no Fernet key: each process logs in for itself")
+        return []
+    if not keys:
+        _warn_once("IMS_IMPORT_SECRET_KEY is not set: each process logs in for itself")
+    return keys
+
+
+_WARNED: set[str] = set()
+
+
+def _warn_once(text: str) -> None:
+    if text not in _WARNED:
+        _WARNED.add(text)
+        logger.warning(text)
+
+
+def _entry(name: str | None) -> str:
+    return f"cloud {name}" if name else "the worker's default cloud (OS_CLOUD or OS_*)"
+
+
+def _unknown_cloud(name: str, known: list[str]) -> Refused:
+    failure = Failure(
+        code="CLOUD.unknown",
+        message=f"no entry {name!r} in this worker's clouds.yaml; known: {', '.join(known) or '-'}",
+        error_class=ErrorClass.PERMANENT,
+        hint="Name a known entry, or add one to clouds.yaml of every worker.",
+    )
+    return Refused(failure, tried="read clouds.yaml")
+
+
+def _not_configured(why: str) -> LoginRefused:
+    failure = Failure(
+        code="CLOUD.credentials",
+        message=why,
+        error_class=ErrorClass.AUTH,
+        hint=_CREDENTIALS_HINT,
+    )
+    return LoginRefused(failure, tried="read clouds.yaml")
+
+
+def _as_json(problem: CloudProblem) -> dict[str, Any]:
+    said = problem.failure.model_dump(mode="json", by_alias=True)
+    return {**said, "tried": problem.tried}

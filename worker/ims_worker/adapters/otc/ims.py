@@ -1,0 +1,388 @@
+"""IMS over HTTP: each call once, each answer sorted by what is known about its effect."""
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from http import HTTPStatus
+from typing import Any, Final, Literal, Protocol, TypeVar
+from urllib.parse import quote
+
+from keystoneauth1.exceptions import CatalogException
+from keystoneauth1.session import Session
+
+from ims_config.import_request import ImportRequest
+from ims_config.names import IMPORT_ID_TAG
+from ims_config.records import ErrorClass, Failure, ImageFacts
+from ims_worker.adapters.otc import responses
+from ims_worker.adapters.otc.auth import Access, Now
+from ims_worker.adapters.otc.error_catalog import UNSURE_AFTER_CREATE
+from ims_worker.adapters.otc.http import CALL_FAILED, explain
+from ims_worker.adapters.otc.payloads import to_wire
+from ims_worker.adapters.otc.responses import Unreadable
+from ims_worker.errors import CloudProblem, NotSent, OutcomeUnknown, Refused, Unavailable
+from ims_worker.ports import CloudJob, ImageId, JobId, ProjectId, Quota
+
+PAGE: Final = 200
+MAX_PAGES: Final = 50
+# What IMS says of an image it does not have, where it does not say 404.
+NO_SUCH_IMAGE: Final = frozenset({"IMG.0027", "IMG.0144"})
+# A job that IMS cannot find is told as a refusal: only the story knows what that means.
+NO_SUCH_JOB: Final = frozenset({"IMG.0023"})
+_ELSEWHERE: Final = frozenset(
+    {
+        HTTPStatus.MOVED_PERMANENTLY,
+        HTTPStatus.TEMPORARY_REDIRECT,
+        HTTPStatus.PERMANENT_REDIRECT,
+    }
+)
+_NOT_TAKEN: Final = frozenset({HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE})
+_VERSION: Final = re.compile(r"/v\d+(\.\d+)?(/[0-9a-fA-F]{32})?$")
+
+T = TypeVar("T")
+
+
+class Tokens(Protocol):
+    """Where this client gets its token."""
+
+    def current(self) -> Access: ...
+    def replace(self, refused: Access) -> Access | None: ...
+    def distrust(self) -> None: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """What came back."""
+
+    status: int
+    body: bytes = field(repr=False)
+    headers: Mapping[str, str] = field(repr=False)
+    tried: str
+    failure: Failure | None
+    """None for 2xx."""
+
+
+class ImsService:
+    """The part of IMS an import uses, in the project of the token. Safe for threads."""
+
+    def __init__(
+        self,
+        session: Session,
+        tokens: Tokens,
+        *,
+        region: str | None = None,
+        interface: str | Sequence[str] = "public",
+        endpoint_override: str | None = None,
+        job_api: Literal["status", "progress"] = "status",
+        now: Now = lambda: datetime.now(UTC),
+    ) -> None:
+        self._session = session
+        self._tokens = tokens
+        self._region = region
+        self._interface = interface
+        self._endpoint_override = endpoint_override
+        self._job_api = job_api
+        self._now = now
+
+    # --- what an import needs -------------------------------------------------------------
+
+    def project(self) -> ProjectId:
+        return self._project(self._tokens.current())
+
+    def create_image(self, request: ImportRequest, *, import_id: str) -> JobId:
+        """Ask once; only a refused token, which surely made nothing, leads to a second try."""
+        path, body = to_wire(request, import_id=import_id)
+        answer = self._ask("POST", path, body=body)
+        if answer.failure is not None:
+            raise self._create_failed(answer, answer.failure)
+        try:
+            return responses.parse_job_id(answer.body)
+        except Unreadable as exc:
+            raise OutcomeUnknown(_unreadable(answer, exc), tried=answer.tried) from exc
+
+    def read_job(self, job_id: JobId) -> CloudJob:
+        path = (
+            f"/v1/cloudimages/job/{_part(job_id)}"
+            if self._job_api == "progress"
+            else f"/v1/{_part(self.project())}/jobs/{_part(job_id)}"
+        )
+        answer = self._ask("GET", path)
+        if answer.failure is not None:
+            gone = answer.failure.code in NO_SUCH_JOB and answer.status < _SERVER_ERROR
+            raise self._read_failed(answer, answer.failure, refused=gone)
+        return _parsed(answer, lambda body: responses.parse_job(body, asked=job_id))
+
+    def read_image(self, image_id: ImageId) -> ImageFacts | None:
+        answer = self._ask("GET", f"/v2/images/{_part(image_id)}")
+        if answer.failure is None:
+            return _parsed(answer, responses.parse_image)
+        if _no_such_image(answer.status, answer.failure.code):
+            return None
+        raise self._read_failed(answer, answer.failure)
+
+    def images_tagged(self, import_id: str) -> Sequence[ImageFacts]:
+        """Images with our tag. Written `key.value` or `key=value`, queried as `key=value`; where
+        a filter is ignored, other people's images must not pass for ours."""
+        ours = {f"{IMPORT_ID_TAG}{sign}{import_id}" for sign in "=."}
+        found = self._images({"tag": f"{IMPORT_ID_TAG}={import_id}"})
+        return [image for image in found if ours.intersection(image.tags)]
+
+    def images_named(self, name: str, *, since: datetime) -> Sequence[ImageFacts]:
+        moment = since.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        found = self._images({"name": name, "created_at": f"gte:{moment}"})
+        # `created_at` of the same second format compares as text.
+        return [
+            image
+            for image in found
+            if image.name == name and (image.created_at is None or image.created_at >= moment)
+        ]
+
+    def private_images(self) -> Sequence[ImageFacts]:
+        return self._images({"__imagetype": "private"})
+
+    def delete_image(self, image_id: ImageId) -> None:
+        answer = self._ask("DELETE", f"/v2/images/{_part(image_id)}")
+        if answer.failure is None or _no_such_image(answer.status, answer.failure.code):
+            return
+        raise self._read_failed(answer, answer.failure)
+
+    def quota(self) -> Quota:
+        answer = self._ask("GET", "/v1/cloudimages/quota")
+        if answer.failure is not None:
+            raise self._read_failed(answer, answer.failure)
+        return _parsed(answer, responses.parse_quota)
+
+    # --- one call -------------------------------------------------------------------------
+
+    def _images(self, query: Mapping[str, str]) -> list[ImageFacts]:
+        """All pages: the marker is the last image's id, and no answer says which page is last."""
+        owner = self.project()
+        found: dict[str, ImageFacts] = {}
+        marker: dict[str, str] = {}
+        for _ in range(MAX_PAGES):
+            params = {"owner": str(owner), **query, "limit": str(PAGE), **marker}
+            answer = self._ask("GET", "/v2/cloudimages", params=params)
+            if answer.failure is not None:
+                raise self._read_failed(answer, answer.failure)
+            page = _parsed(answer, responses.parse_images)
+            news = [image for image in page if image.id not in found]
+            found.update({image.id: image for image in news})
+            # A service that ignores the marker answers the same page for ever.
+            if len(page) < PAGE or not news:
+                return list(found.values())
+            marker = {"marker": page[-1].id}
+        raise Unavailable(_TOO_MANY, tried="GET /v2/cloudimages")
+
+    def _ask(
+        self,
+        method: str,
+        path: str,
+        *,
+        params: Mapping[str, str] | None = None,
+        body: Mapping[str, Any] | None = None,
+    ) -> Answer:
+        access = self._tokens.current()
+        answer = self._send(access, method, path, params, body)
+        if not _token_refused(answer):
+            return answer
+        fresh = self._tokens.replace(access)
+        if fresh is not None:
+            answer = self._send(fresh, method, path, params, body)
+            if not _token_refused(answer):
+                return answer
+            self._tokens.distrust()
+        assert answer.failure is not None  # noqa: S101  # a refusal is one
+        raise Refused(_with_class(answer.failure, ErrorClass.AUTH), tried=answer.tried)
+
+    def _send(
+        self,
+        access: Access,
+        method: str,
+        path: str,
+        params: Mapping[str, str] | None,
+        body: Mapping[str, Any] | None,
+    ) -> Answer:
+        try:
+            response = self._session.request(
+                self._endpoint(access) + path,
+                method,
+                headers={"X-Auth-Token": access.token},
+                params=params,
+                json=body,
+                authenticated=False,
+                raise_exc=False,
+                redirect=False,
+                connect_retries=0,
+                status_code_retries=0,
+                # keystoneauth's debug lines hold headers and bodies.
+                log=False,
+            )
+        except CALL_FAILED as exc:
+            raise _no_answer(exc, method, path) from exc
+        status, content = int(response.status_code), response.content or b""
+        failure = None
+        request_id = responses.request_id_of(response.headers)
+        if not HTTPStatus.OK <= status < HTTPStatus.MULTIPLE_CHOICES:
+            failure = responses.parse_failure(status, content, response.headers)
+            request_id = failure.request_id
+        return Answer(
+            status=status,
+            body=content,
+            headers=response.headers,
+            tried=_tried(method, path, f"HTTP {status}", request_id),
+            failure=failure,
+        )
+
+    def _endpoint(self, access: Access) -> str:
+        url = self._endpoint_override
+        if not url:
+            try:
+                url = access.info.service_catalog.url_for(
+                    service_type="image", interface=self._interface, region_name=self._region
+                )
+            except CatalogException as exc:
+                raise Refused(_no_endpoint(self._region), tried="look up IMS's address") from exc
+        return _VERSION.sub("", str(url).rstrip("/"))
+
+    def _project(self, access: Access) -> ProjectId:
+        project = access.info.project_id
+        if not project:
+            raise Refused(_NO_PROJECT, tried="read the token's project")
+        return ProjectId(project)
+
+    # --- what an answer means -------------------------------------------------------------
+
+    def _create_failed(self, answer: Answer, failure: Failure) -> CloudProblem:
+        """Sort by what may have been made: nothing, perhaps something, or nothing ever."""
+        pause = self._retry_after(answer)
+        if answer.status in _NOT_TAKEN or failure.code == "APIGW.0308":
+            return Unavailable(
+                _with_class(failure, ErrorClass.RETRY), tried=answer.tried, retry_after=pause
+            )
+        if not _says_no(answer.status):
+            return OutcomeUnknown(_with_class(failure, ErrorClass.LOOK_FIRST), tried=answer.tried)
+        if failure.code in UNSURE_AFTER_CREATE:
+            return Refused(_with_class(failure, ErrorClass.LOOK_FIRST), tried=answer.tried)
+        if failure.error_class is ErrorClass.RETRY:
+            return Unavailable(failure, tried=answer.tried, retry_after=pause)
+        return Refused(failure, tried=answer.tried)
+
+    def _read_failed(
+        self, answer: Answer, failure: Failure, *, refused: bool = False
+    ) -> CloudProblem:
+        """A read changes nothing, so all that is not a plain no can be read again."""
+        plain_no = HTTPStatus.BAD_REQUEST <= answer.status < _SERVER_ERROR
+        again = failure.error_class is ErrorClass.RETRY or not plain_no
+        if again and not refused:
+            return Unavailable(
+                _with_class(failure, ErrorClass.RETRY),
+                tried=answer.tried,
+                retry_after=self._retry_after(answer),
+            )
+        return Refused(failure, tried=answer.tried)
+
+    def _retry_after(self, answer: Answer) -> timedelta | None:
+        return responses.parse_retry_after(answer.headers.get("Retry-After"), now=self._now())
+
+
+_SERVER_ERROR: Final = HTTPStatus.INTERNAL_SERVER_ERROR
+
+_NO_PROJECT: Final = Failure(
+    code="TOKEN.no-project",
+    message="the token is for no project, and IMS is a service of projects",
+    error_class=ErrorClass.BLOCKED,
+    hint="Set project_name (e.g. eu-de or eu-de_myproject) in the cloud's entry of clouds.yaml.",
+)
+_TOO_MANY: Final = Failure(
+    code="ANSWER.too-long",
+    message=f"more than {MAX_PAGES * PAGE} images match",
+    error_class=ErrorClass.RETRY,
+    hint="The project has very many images of this name; delete some.",
+)
+
+
+def _no_endpoint(region: str | None) -> Failure:
+    return Failure(
+        code="CATALOG.no-image",
+        message=f"IAM's catalogue has no image service in region {region or '(any)'}",
+        error_class=ErrorClass.BLOCKED,
+        hint="Check region_name in clouds.yaml, or set image_endpoint_override.",
+    )
+
+
+def _no_answer(exc: BaseException, method: str, path: str) -> CloudProblem:
+    why = explain(exc)
+    kind: type[CloudProblem] = NotSent
+    error_class = ErrorClass.RETRY
+    if why.sent:
+        kind = OutcomeUnknown if method == "POST" else Unavailable
+        error_class = ErrorClass.LOOK_FIRST if method == "POST" else ErrorClass.RETRY
+    elif method != "POST":
+        kind = Unavailable
+    failure = Failure(
+        code=why.code,
+        message=f"{why.message}: {responses.clean(exc, longest=300)}",
+        error_class=error_class,
+        hint=(
+            "It is looked up whether the request arrived."
+            if kind is OutcomeUnknown
+            else "Check the network, proxy and DNS of the worker; it is tried again."
+        ),
+    )
+    return kind(failure, tried=_tried(method, path, "no answer", None))
+
+
+def _unreadable(answer: Answer, exc: Exception) -> Failure:
+    return Failure(
+        code="ANSWER.unreadable",
+        message=responses.clean(exc),
+        error_class=ErrorClass.LOOK_FIRST,
+        hint="It is looked up what became of the request; check what stands between us and IMS.",
+        http_status=answer.status,
+        request_id=responses.request_id_of(answer.headers),
+    )
+
+
+def _parsed(answer: Answer, parse: Callable[[bytes], T]) -> T:
+    try:
+        return parse(answer.body)
+    except Unreadable as exc:
+        failure = _with_class(_unreadable(answer, exc), ErrorClass.RETRY)
+        raise Unavailable(failure, tried=answer.tried) from exc
+
+
+def _token_refused(answer: Answer) -> bool:
+    """A refused token, by status or by code: IMG.0087 comes with 400."""
+    if answer.failure is None:
+        return False
+    by_code = answer.failure.error_class is ErrorClass.AUTH
+    return answer.status == HTTPStatus.UNAUTHORIZED or (
+        by_code and answer.status == HTTPStatus.BAD_REQUEST
+    )
+
+
+def _says_no(status: int) -> bool:
+    """A 408 may come when the whole request is there, and a 302 or 303 when it was carried out."""
+    if status in _ELSEWHERE:
+        return True
+    return HTTPStatus.BAD_REQUEST <= status < _SERVER_ERROR and status != HTTPStatus.REQUEST_TIMEOUT
+
+
+def _no_such_image(status: int, code: str) -> bool:
+    # The gateway's own 404 says that the address is wrong, not the image.
+    if status == HTTPStatus.NOT_FOUND:
+        return not code.startswith("APIGW.")
+    return status == HTTPStatus.BAD_REQUEST and code in NO_SUCH_IMAGE
+
+
+def _with_class(failure: Failure, error_class: ErrorClass) -> Failure:
+    return failure.model_copy(update={"error_class": error_class})
+
+
+def _tried(method: str, path: str, result: str, request_id: str | None) -> str:
+    request = f", request {request_id}" if request_id else ""
+    return f"{method} {path} ({result}{request})"
+
+
+def _part(value: str) -> str:
+    return quote(value, safe="")

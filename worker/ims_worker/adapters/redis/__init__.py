@@ -1,0 +1,1 @@
+"""Coordination in Redis: schedule, leadership, cool-downs, shared token."""

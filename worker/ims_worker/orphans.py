@@ -1,0 +1,72 @@
+"""What imports have left in the cloud: images with our tag that no import needs. Decisions only."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+
+from ims_config.names import IMPORT_ID_TAG
+from ims_config.records import ImageFacts, ImportRecord, State
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Orphan:
+    """An image that no import needs. `known`: its import is in this ledger, so it is ours."""
+
+    image_id: str
+    name: str
+    status: str
+    import_id: str
+    why: str
+    known: bool
+
+
+def import_id_of(image: ImageFacts) -> str | None:
+    """The import that made an image, by its tag, written `key=value` or `key.value`."""
+    for tag in image.tags:
+        for sign in "=.":
+            if tag.startswith(f"{IMPORT_ID_TAG}{sign}"):
+                return tag[len(IMPORT_ID_TAG) + 1 :]
+    return None
+
+
+def orphans(images: Iterable[ImageFacts], records: Mapping[str, ImportRecord]) -> Iterator[Orphan]:
+    """Of all images of a project, those with our tag that no import needs or will need."""
+    for image in images:
+        import_id = import_id_of(image)
+        if import_id is None:
+            continue
+        record = records.get(import_id)
+        why = _why_not_needed(image, record)
+        if why is not None:
+            yield Orphan(
+                image_id=image.id,
+                name=image.name or "",
+                status=image.status or "unknown",
+                import_id=import_id,
+                why=why,
+                known=record is not None,
+            )
+
+
+def _why_not_needed(image: ImageFacts, record: ImportRecord | None) -> str | None:
+    if record is None:
+        # Another installation, with a ledger of its own, may use the same project.
+        return "this ledger knows no such import; it may be another installation's"
+    if not record.state.terminal:
+        return None
+    if record.image_id == image.id:
+        if record.state is State.SUCCEEDED or record.cancel == "leave":
+            return None
+        return f"its import {record.state}"
+    if record.state is State.SUCCEEDED:
+        return f"its import has another image, {record.image_id}"
+    return f"its import {record.state}"
+
+
+def missing(images: Iterable[ImageFacts], records: Iterable[ImportRecord]) -> list[str]:
+    """Imports that SUCCEEDED and whose image is not there any more."""
+    there = {image.id for image in images}
+    return [
+        record.id
+        for record in records
+        if record.state is State.SUCCEEDED and record.image_id not in there
+    ]
