@@ -94,6 +94,7 @@ class ImportRecord(Frozen):
     key: str | None = None
     state: State
     reason: str | None = None
+    waits_for: WaitsFor | None = None
     overdue: bool = False
     cloud: str | None = None
     project: str | None = None
@@ -115,9 +116,27 @@ class ImportRecord(Frozen):
     version: int = Field(0, exclude=True)
     updated_at: datetime | None = Field(None, exclude=True)
     attempted_at: datetime | None = Field(None, exclude=True)
-    waits_for: WaitsFor | None = Field(None, exclude=True)
     priority: int = Field(0, exclude=True)
     cancel: Literal["delete", "leave"] | None = Field(None, exclude=True)
+
+    @property
+    def settled(self) -> bool:
+        """Whether nothing will change until a person acts: it ended, or it waits for a person."""
+        return self.state.terminal or self.credentials_refused or self.needs_a_person
+
+    @property
+    def needs_a_person(self) -> bool:
+        """Whether it is UNCERTAIN until a person resolves it."""
+        return self.state is State.UNCERTAIN and self.waits_for is WaitsFor.PERSON
+
+    @property
+    def credentials_refused(self) -> bool:
+        """Whether it waits until a person corrects the credentials."""
+        return (
+            self.state is State.WAITING
+            and self.error is not None
+            and self.error.error_class is ErrorClass.AUTH
+        )
 
 
 class ImageFacts(Frozen):

@@ -11,7 +11,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from ims_config.records import ErrorClass, ImportRecord, ImportResult, State, WaitsFor
+from ims_config.records import ImportRecord, ImportResult, State
 from ims_config.webhooks import endpoint_of
 from ims_ledger.api_keys import ApiKey
 from ims_ledger.outbox import Delivery
@@ -45,17 +45,12 @@ class Reader(Protocol):
 # --- following ------------------------------------------------------------------------------
 
 
-def settled(record: ImportRecord) -> bool:
-    """Whether waiting any longer is of no use: it has ended, or a person must do something."""
-    return record.state.terminal or credentials_refused(record) or needs_a_person(record)
-
-
 def follow(
     console: Console,
     reader: Reader,
     ids: Sequence[str],
     *,
-    enough: Callable[[ImportResult], bool] = settled,
+    enough: Callable[[ImportResult], bool] = lambda result: result.settled,
     timeout: float | None = None,
 ) -> list[ImportResult]:
     """Show imports until `enough` holds for each, or for `timeout` seconds; how they stand then."""
@@ -289,7 +284,7 @@ def outcome(record: ImportRecord) -> Iterator[str]:
         yield f"{record.name}: SUCCEEDED, image {record.image_id} ({_age(record)})"
         return
     yield f"{record.name}: {record.state}" + (f", {known(record)}" if known(record) else "")
-    if needs_a_person(record):
+    if record.needs_a_person:
         yield f"Decide: ims-import resolve {record.id} --resubmit | --image IMAGE_ID | --fail"
     elif record.error is not None and record.state is not State.RUNNING:
         request = f" (request {record.error.request_id})" if record.error.request_id else ""
@@ -345,17 +340,3 @@ def _moment(at: datetime | None) -> str | None:
 def say(console: Console, text: str, style: str | None = None) -> None:
     """A line as it is: not wrapped, no markup, for people and for grep."""
     console.print(text, style=style, soft_wrap=True, markup=False, highlight=False)
-
-
-def needs_a_person(record: ImportRecord) -> bool:
-    """Whether nothing will happen until a person has resolved it."""
-    return record.state is State.UNCERTAIN and record.waits_for is WaitsFor.PERSON
-
-
-def credentials_refused(record: ImportRecord) -> bool:
-    """Whether nothing will happen until a person has mended the credentials."""
-    return (
-        record.state is State.WAITING
-        and record.error is not None
-        and record.error.error_class is ErrorClass.AUTH
-    )

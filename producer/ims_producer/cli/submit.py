@@ -250,14 +250,13 @@ def _wait(
 def exit_of(result: "ImportResult") -> Exit:
     """The exit code of somebody who waited for this import and stopped waiting now."""
     from ims_config.records import State
-    from ims_producer.cli.render import credentials_refused, needs_a_person
 
     match result.state:
         case State.SUCCEEDED:
             return Exit.DONE
         case State.FAILED | State.CANCELED:
             return Exit.FAILED
-        case State.UNCERTAIN if needs_a_person(result):
+        case State.UNCERTAIN if result.needs_a_person:
             return Exit.UNCERTAIN
         case _:
-            return Exit.CREDENTIALS if credentials_refused(result) else Exit.STILL_TRACKED
+            return Exit.CREDENTIALS if result.credentials_refused else Exit.STILL_TRACKED
