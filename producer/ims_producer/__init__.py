@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ims_config.import_request import ImportRequest, InvalidRequest
-    from ims_producer.client import Client, StillTracked
+    from ims_producer.client import Client
+    from ims_producer.waiting import StillTracked
 
 __all__ = ["Client", "ImportRequest", "InvalidRequest", "StillTracked"]
 

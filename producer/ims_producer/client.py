@@ -4,7 +4,6 @@ import builtins
 import getpass
 import json
 import logging
-import time
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -37,6 +36,7 @@ from ims_ledger import Ledger
 from ims_ledger.api_keys import ApiKey
 from ims_ledger.outbox import Delivery, DeliveryState
 from ims_ledger.webhook_endpoints import Webhook
+from ims_producer.waiting import OnProgress, StillTracked, wait_until_settled
 
 if TYPE_CHECKING:
     from ims_producer.checks import Check
@@ -45,25 +45,12 @@ logger = logging.getLogger(__name__)
 
 R = TypeVar("R", bound=ImportRecord)
 
-# Waiting reads the ledger: often at first, because a bad file fails at once.
-FIRST_PAUSE_S: Final = 0.2
-LONGEST_PAUSE_S: Final = 1.0
-
-
 GIVEN_UP: Final = Failure(
     code="RESOLVED.failed",
     message="its answer was lost, no image of it was found, and a person gave it up",
     error_class=ErrorClass.PERMANENT,
     hint="ims-import retry begins a new attempt.",
 )
-
-
-class StillTracked(TimeoutError):
-    """The wait ended before the import did; the import goes on. `record` is how it stands."""
-
-    def __init__(self, record: ImportRecord) -> None:
-        super().__init__(f"import {record.id} is still {record.state}")
-        self.record = record
 
 
 class WorkerRefused(Exception):
@@ -172,15 +159,27 @@ class Client:
         return result
 
     def wait(self, import_id: str, timeout: float | None = None) -> ImportResult:
-        """Wait until the import has ended; after `timeout` seconds raises StillTracked."""
-        deadline = None if timeout is None else time.monotonic() + timeout
-        pause = FIRST_PAUSE_S
-        while not (record := self.get(import_id)).state.terminal:
-            if deadline is not None and time.monotonic() + pause > deadline:
-                raise StillTracked(record)
-            time.sleep(pause)
-            pause = min(pause * 1.2, LONGEST_PAUSE_S)
-        return record
+        """Wait until the import has settled; after `timeout` seconds raise StillTracked.
+
+        A settled import has ended, or a person must act: see `settled` of the record.
+        """
+        [result] = self.wait_all([import_id], timeout=timeout)
+        if not result.settled:
+            raise StillTracked(result)
+        return result
+
+    def wait_all(
+        self,
+        import_ids: Sequence[str],
+        *,
+        timeout: float | None = None,
+        on_progress: OnProgress = lambda _: None,
+    ) -> builtins.list[ImportResult]:
+        """Wait until all imports have settled or `timeout` seconds have passed; return them.
+
+        `on_progress` receives all of them after each read.
+        """
+        return wait_until_settled(self.get, import_ids, timeout=timeout, on_progress=on_progress)
 
     def list(
         self,
