@@ -17,6 +17,7 @@ from typing import Any, Final
 from ims_config.records import State
 from ims_ledger import Ledger
 from ims_worker.adapters.otc.ims import ImsService
+from ims_worker.adapters.redis.leases import Leases
 from ims_worker.adapters.redis.schedule import DueSchedule
 from ims_worker.app import app
 
@@ -88,7 +89,7 @@ deadly(Ledger, "move", before="before-recording", after="after-recording", when=
 deadly(Ledger, "move", after="after-uncertain", when=to(State.UNCERTAIN))
 deadly(Ledger, "move", after="after-verifying", when=to(State.VERIFYING))
 deadly(ImsService, "read_job", after="after-look", who=lambda *_: "")
-deadly(DueSchedule, "again", before="before-next-message", after="while-it-waits", who=held)
+deadly(Leases, "reschedule", before="before-next-message", after="while-it-waits", who=held)
 deadly(Ledger, "move", before="before-the-end", after="before-the-result", when=to(*ENDED))
 deadly(Ledger, "mark_reported", before="before-reported")
 deadly(DueSchedule, "claim", after="after-claim", who=lambda *_: "")

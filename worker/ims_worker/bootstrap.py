@@ -16,6 +16,8 @@ from ims_worker.adapters.obs import ObjectStorage
 from ims_worker.adapters.otc.clouds import OpenStackClouds
 from ims_worker.adapters.public_http import AllowList
 from ims_worker.adapters.redis.cooldowns import RedisCooldowns
+from ims_worker.adapters.redis.leadership import Leadership
+from ims_worker.adapters.redis.leases import Leases
 from ims_worker.adapters.redis.schedule import DueSchedule
 from ims_worker.decisions import PollingPolicy
 from ims_worker.importer import Importer
@@ -28,6 +30,8 @@ class Services:
     settings: Settings
     ledger: Ledger
     due: DueSchedule
+    leases: Leases
+    leadership: Leadership
     clouds: OpenStackClouds
     importer: Importer
     allowed_receivers: AllowList
@@ -87,6 +91,8 @@ def build(settings: Settings) -> Services:
         settings=settings,
         ledger=ledger,
         due=DueSchedule(redis, lease=settings.lease),
+        leases=Leases(redis, duration=settings.lease),
+        leadership=Leadership(redis),
         clouds=clouds,
         importer=importer,
         allowed_receivers=AllowList(settings.webhook_allow),

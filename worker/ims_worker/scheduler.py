@@ -23,7 +23,7 @@ from ims_config.records import State
 from ims_config.signatures import ref_to, submit_signature
 from ims_ledger.errors import LedgerUnavailable
 from ims_worker import bootstrap
-from ims_worker.adapters.redis.schedule import Lease
+from ims_worker.adapters.redis.leases import Lease
 from ims_worker.bootstrap import Services
 from ims_worker.canvas import poll_again
 from ims_worker.notifications import send_due
@@ -74,7 +74,7 @@ class Scheduler:
                     logger.info("scheduler goes on")
                 trouble = False
         with suppress(RedisError):
-            self._services.due.step_down(self._who)
+            self._services.leadership.step_down(self._who)
 
     def stop(self) -> None:
         self._stopping.set()
@@ -85,8 +85,8 @@ class Scheduler:
         if now - self._kept >= HOUSEKEEPING_EVERY.total_seconds():
             self._kept = now
             self._touch()
-            self._services.due.renew()
-        if not self._services.due.elect(self._who, LEADER_LEASE):
+            self._services.leases.renew()
+        if not self._services.leadership.elect(self._who, LEADER_LEASE):
             return
         if now - self._swept >= self._services.settings.sweep_every_s:
             self._swept = now

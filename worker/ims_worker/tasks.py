@@ -19,7 +19,7 @@ from ims_config.records import ImportRecord, ImportResult, State, WaitsFor
 from ims_config.signatures import ImportRef, import_flow, ref_to
 from ims_ledger.errors import LedgerUnavailable, NoSuchImport
 from ims_worker import bootstrap
-from ims_worker.adapters.redis.schedule import Lease
+from ims_worker.adapters.redis.leases import Lease
 from ims_worker.bootstrap import Services
 from ims_worker.canvas import canvas_of, canvas_of_chain
 from ims_worker.errors import CloudProblem
@@ -176,7 +176,7 @@ def _opened(ticket: ImportRef | str) -> tuple[str, int | None]:
 
 def _begin(services: Services, import_id: str, generation: int | None) -> tuple[Lease, PollState]:
     try:
-        begun = services.due.acquire(import_id, generation)
+        begun = services.leases.acquire(import_id, generation)
     except RedisError as exc:
         # The import stays in the schedule or the sweep puts it back: nothing is lost.
         logger.warning("redis is gone, the look is left to later", extra={"why": str(exc)})
@@ -191,7 +191,7 @@ def _take(services: Services, hold: Lease, live: PollState, step: Callable[[], N
     try:
         return step()
     except NoSuchImport:
-        services.due.release(hold)
+        services.leases.release(hold)
         raise
     except LedgerUnavailable as exc:
         logger.warning("ledger is gone, the look is left to later", extra={"why": str(exc)})
@@ -218,7 +218,7 @@ def _again(services: Services, hold: Lease, pause: timedelta, live: PollState) -
     # Jitter: what was put off together should not come back together.
     pause *= random.uniform(1, LONGEST_JITTER)  # noqa: S311  # no cryptography
     try:
-        services.due.reschedule(hold, after=pause, live=live)
+        services.leases.reschedule(hold, after=pause, live=live)
     except RedisError as exc:
         logger.warning("redis is gone, the sweep goes on later", extra={"why": str(exc)})
 
@@ -227,7 +227,7 @@ def _final(services: Services, hold: Lease, result: ImportResult) -> dict[str, A
     if services.ledger.is_reported(result.id):
         services.due.remove(result.id)
         raise Ignore("reported already")
-    services.due.release(hold)
+    services.leases.release(hold)
     if result.state is State.SUCCEEDED:
         return result.model_dump(mode="json")
     raise _failed(result)

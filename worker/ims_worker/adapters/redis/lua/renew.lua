@@ -1,4 +1,4 @@
--- Renew the leases of what a living worker holds.
+-- Renew the leases of a living worker; a lease that another message has taken over is skipped.
 -- KEYS: due, generation. ARGV: lease in ms, then id, generation, id, generation, …
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)

@@ -1,6 +1,6 @@
--- End a look with "look again": set the next time, if this message still holds the import.
--- KEYS: due, generation, live. ARGV: id, generation, pause in ms, live JSON.
--- Returns 1, or 0 when a newer message holds the import.
+-- Set the next due time and the poll state, if this message still has the lease.
+-- KEYS: due, generation, live. ARGV: import id, generation, pause in ms, poll state JSON.
+-- Returns 1, or 0 when a newer message has the import.
 if redis.call('HGET', KEYS[2], ARGV[1]) ~= ARGV[2] then
   return 0
 end

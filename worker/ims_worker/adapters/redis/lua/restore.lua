@@ -1,5 +1,5 @@
--- Put imports that the ledger has and the schedule has lost back into the schedule, due now.
--- KEYS: due, generation. ARGV: ids. Returns how many were put back.
+-- Add imports that the ledger has and the schedule has lost, due now; others stay as they are.
+-- KEYS: due, generation. ARGV: import ids. Returns how many were added.
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local restored = 0
