@@ -1,4 +1,4 @@
-# make demo | make up | make test: each makes its own environment in .venv first.
+# Every target creates its environment in .venv first.
 # Needs Python 3.11 or newer and a package index; PYTHON=… names another interpreter.
 
 SHELL := /bin/sh
@@ -6,29 +6,35 @@ VENV := .venv
 STAMP := $(VENV)/.installed
 BIN := $(VENV)/bin
 
-.PHONY: help demo up test chaos lint bench clean
+.PHONY: help demo up check test chaos lint bench clean
 .DEFAULT_GOAL := help
 
 help:
-	@echo "make demo   import four image files into a stand-in cloud, on this machine, in a minute"
-	@echo "make up     keep that stack running and print its addresses; Ctrl-C ends it"
-	@echo "make test   run all tests"
-	@echo "make chaos  faults, kills and disasters, N=100 imports a storm; prints a table"
+	@echo "make demo   import four image files into a simulated cloud on this machine, in a minute"
+	@echo "make up     start the demo stack and print its addresses; Ctrl-C stops it"
+	@echo "make check  lint, unit and contract tests, in a minute"
+	@echo "make test   all tests except chaos, in six minutes"
+	@echo "make chaos  faults, kills and disasters, N=100 imports per storm; prints a table"
 	@echo "make lint   ruff, mypy and import-linter"
-	@echo "make bench  imports and POSTs per second, beside what does less"
+	@echo "make bench  measure imports and POSTs per second against simpler alternatives"
 	@echo "make clean  remove .venv"
 
 demo: $(STAMP)
 	@$(BIN)/python -m ims_sandbox demo
 
-# exec: the signal that ends it reaches the stack itself.
+# exec: the stack itself receives the signal that stops it.
 up: $(STAMP)
 	@exec $(BIN)/python -m ims_sandbox up
 
-# Two at a time, for most tests wait for processes; those of a file together, for they share a stack;
-# in the order of their names, for the longest ones come first then.
+# Two xdist workers: tests mostly wait on subprocesses; loadfile shares a file's stack.
+# tests/conftest.py sorts the files, longest first.
+PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+
+check: lint
+	$(PYTEST) -q tests/unit tests/contract
+
 test: $(STAMP)
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+	$(PYTEST) tests/unit tests/contract tests/integration tests/acceptance
 
 N := 100
 chaos: $(STAMP)

@@ -1,4 +1,4 @@
-"""One part of the stack: a child process that says when it is ready and never outlives us."""
+"""A child process of the stack with a log and a readiness check; it ends with its parent."""
 
 import os
 import signal
@@ -16,28 +16,28 @@ from typing import Final
 
 READY_WITHIN: Final = timedelta(seconds=60)
 STOP_WITHIN: Final = timedelta(seconds=15)
-LOOK_EVERY: Final = timedelta(milliseconds=50)
+CHECK_EVERY: Final = timedelta(milliseconds=50)
 TAIL_LINES: Final = 25
-# Runs before the part itself: where the system can, the part dies with its parent.
+# Runs before the program itself: on Linux, the child then dies with its parent.
 _LAUNCHER: Final = Path(__file__).with_name("launch.py")
 
 
 class ProcessFailed(RuntimeError):
-    """A part of the stack ended or did not get ready; the message holds the end of its log."""
+    """A process ended or did not become ready; the message contains the end of its log."""
 
 
 def wait_for(condition: Callable[[], bool], *, within: timedelta) -> bool:
-    """Whether the condition came true in time."""
+    """Whether the condition became true in time."""
     pause, end = Event(), monotonic() + within.total_seconds()
     while not condition():
         if monotonic() > end:
             return False
-        pause.wait(LOOK_EVERY.total_seconds())
+        pause.wait(CHECK_EVERY.total_seconds())
     return True
 
 
 def free_port() -> int:
-    """A port nobody listens on now; who comes too late for it takes another."""
+    """A port that is free now; another program may still take it first."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
@@ -52,7 +52,7 @@ def listens(port: int) -> bool:
 
 @dataclass(slots=True, kw_only=True)
 class Process:
-    """A running child in a process group of its own, with its log."""
+    """A running child with its own process group and log."""
 
     name: str
     log: Path
@@ -84,26 +84,26 @@ class Process:
         return "\n".join(f"  {line}" for line in lines[-TAIL_LINES:])
 
     def wait_ready(self, ready: Callable[[], bool]) -> None:
-        """Until `ready`; raises ProcessFailed with the end of the log."""
-        came = wait_for(lambda: not self.running or ready(), within=READY_WITHIN)
+        """Wait until `ready`; raises ProcessFailed with the end of the log."""
+        in_time = wait_for(lambda: not self.running or ready(), within=READY_WITHIN)
         if not self.running:
             raise ProcessFailed(
                 f"{self.name} ended with code {self.process.returncode} before it was ready.\n"
                 f"The end of its log:\n{self.tail()}"
             )
-        if not came:
+        if not in_time:
             raise ProcessFailed(
                 f"{self.name} was not ready within {READY_WITHIN.total_seconds():.0f} s.\n"
                 f"The end of its log:\n{self.tail()}"
             )
 
     def signal(self, number: signal.Signals) -> None:
-        """To the whole group; one that is gone needs none."""
+        """Signal the whole process group, if it still exists."""
         with suppress(ProcessLookupError, PermissionError):
             os.killpg(self.process.pid, number)
 
     def stop(self, *, within: timedelta = STOP_WITHIN) -> None:
-        """Ask, wait, then end it."""
+        """SIGTERM, wait, then SIGKILL."""
         if self.running:
             self.signal(signal.SIGTERM)
         with suppress(subprocess.TimeoutExpired):
@@ -111,6 +111,6 @@ class Process:
         self.kill()
 
     def kill(self) -> None:
-        """End it at once, as a crash would."""
+        """SIGKILL, as a crash would."""
         self.signal(signal.SIGKILL)
         self.process.wait()

@@ -1,6 +1,7 @@
-"""The whole product on one machine: every part a real process on a free port, gone at the end.
+"""Runs the whole product on one machine: every component a real process on a free port.
 
-`with Stack.running(workers=2) as stack:` gives a stack whose parts may be killed and replaced.
+`with Stack.running(workers=2) as stack:` yields a stack whose processes may be killed and replaced;
+nothing remains afterwards.
 """
 
 import base64
@@ -34,9 +35,9 @@ from ims_sandbox.process import Process, ProcessFailed, free_port, listens
 
 CLOUD: Final = "sandbox"
 WORKER_APP: Final = "ims_worker.app"
-# Others may take a port between our choice and the part's start.
+# Another program may take a port between our choice and the start of the process.
 ATTEMPTS: Final = 3
-# Nobody waits for minutes on a sandbox.
+# Short intervals, because the sandbox's jobs take seconds.
 QUICK_SETTINGS: Final = {
     "POLL_FIRST_S": "1",
     "POLL_MAX_S": "2",
@@ -44,17 +45,17 @@ QUICK_SETTINGS: Final = {
     "STALE_AFTER_S": "10",
     "SETTLE_S": "5",
     "LOG_FORMAT": "console",
-    # Receivers of webhooks are on this machine as well.
+    # Webhook receivers run on this machine as well.
     "WEBHOOK_ALLOW": "127.0.0.0/8",
 }
-# What the surroundings say about other clouds, brokers and proxies is not for the sandbox.
+# Variables that point to other clouds, brokers and proxies do not apply to the sandbox.
 _FOREIGN: Final = (PREFIX, "OS_", "AWS_", "CELERY_", "FLOWER_", "MOTO_", "HTTP_PROXY", "http_proxy",
                    "HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy")  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StackOptions:
-    """What a stack consists of."""
+    """The components of a stack and their configuration."""
 
     workers: int = 1
     concurrency: int = 8
@@ -68,7 +69,7 @@ class StackOptions:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FlowerEndpoint:
-    """Where Flower is and what opens it."""
+    """Flower's address and credentials."""
 
     url: str
     user: str
@@ -85,7 +86,7 @@ class FlowerEndpoint:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ApiEndpoint:
-    """Where the HTTP API is and a key that opens all of it."""
+    """The HTTP API's address and a key with every scope."""
 
     url: str
     key: str = field(repr=False)
@@ -96,9 +97,9 @@ class ApiEndpoint:
 
 
 class Stack:
-    """A running stack; made by `Stack.running(…)`."""
+    """A running stack; created by `Stack.running(…)`."""
 
-    def __init__(self, folder: Path, wanted: StackOptions) -> None:
+    def __init__(self, folder: Path, options: StackOptions) -> None:
         self.folder = folder
         self.workers: list[Process] = []
         self.env = _clean_environment(folder)
@@ -110,13 +111,14 @@ class Stack:
         self.s3_url: str | None = None
         self.flower: FlowerEndpoint | None = None
         self.api: ApiEndpoint | None = None
-        self._wanted = wanted
-        self._parts: list[Process] = []
+        self._options = options
+        self._processes: list[Process] = []
+        self._ports: set[int] = set()
         self._started_workers = 0
 
     @classmethod
     @contextmanager
-    def running(  # keyword-only all the same
+    def running(
         cls,
         *,
         workers: int = 1,
@@ -129,7 +131,7 @@ class Stack:
         on_progress: Callable[[str], None] = lambda _: None,
     ) -> Iterator["Stack"]:
         """Start everything and wait until it is ready; stop it at the end."""
-        wanted = StackOptions(
+        options = StackOptions(
             workers=workers,
             concurrency=concurrency,
             flower=flower,
@@ -139,18 +141,18 @@ class Stack:
             settings=settings or {},
         )
         with stack_folder() as folder:
-            stack = cls(folder, wanted)
+            stack = cls(folder, options)
             try:
                 stack._start(on_progress)
                 yield stack
             finally:
                 stack._stop()
 
-    # --- what users of a stack need ---------------------------------------------------------
+    # --- while it runs ----------------------------------------------------------------------
 
-    def settings(self, **others: Any) -> Settings:
-        """Settings of this stack alone, whatever the environment of this process says."""
-        given = {
+    def settings(self, **others: object) -> Settings:
+        """Settings of this stack, independent of the environment of this process."""
+        own = {
             name.removeprefix(PREFIX).lower(): value
             for name, value in self.env.items()
             if name.startswith(PREFIX)
@@ -159,7 +161,7 @@ class Stack:
             name: field.get_default(call_default_factory=True)
             for name, field in Settings.model_fields.items()
         }
-        return Settings(**(defaults | given | others))
+        return Settings(**(defaults | own | others))
 
     @cached_property
     def app(self) -> Any:
@@ -174,45 +176,42 @@ class Stack:
         app: str = WORKER_APP,
         wait: bool = True,
     ) -> Process:
-        """Start another worker and wait until it takes work; `app` is what Celery loads."""
+        """Start another worker and wait until it consumes; `app` is the module Celery loads."""
         self._started_workers += 1
         name = f"worker{self._started_workers}"
-        part = self._launch(
-            name, _worker_command(name, concurrency or self._wanted.concurrency, app), env=env or {}
-        )
+        argv = _worker_command(name, concurrency or self._options.concurrency, app)
+        process = self._launch(name, argv, env=env or {})
+        self.workers.append(process)
         if wait:
-            part.wait_ready(lambda: self._worker_answers(name))
-        self.workers.append(part)
-        return part
+            self._wait_for_worker(process)
+        return process
 
-    def kill(self, part: Process) -> None:
-        """End a part as a crash would; `stop` asks it first."""
-        part.kill()
-        self._forget(part)
+    def kill(self, process: Process) -> None:
+        """SIGKILL a process and forget it; `stop` sends SIGTERM first."""
+        process.kill()
+        self._remove(process)
 
-    def stop(self, part: Process) -> None:
-        part.stop()
-        self._forget(part)
+    def stop(self, process: Process) -> None:
+        process.stop()
+        self._remove(process)
 
     def restart_redis(self, pause_s: float = 0) -> None:
-        """Stop the server, which forgets everything, and start it at the same address."""
+        """Stop the server, which loses all data, and start it at the same address."""
         with self.without_redis():
             Event().wait(pause_s)
 
     @contextmanager
     def without_redis(self) -> Iterator[None]:
-        """The server is gone meanwhile, and comes back empty at the same address."""
-        [valkey_part] = [part for part in self._parts if part.name == "valkey"]
-        valkey_part.kill()
-        self._forget(valkey_part)
+        """Stop the server for the block; it restarts empty at the same address."""
+        self.kill(self.process("valkey"))
         yield
-        part = self._launch("valkey", valkey.command(self.folder / valkey.CONFIG))
-        part.wait_ready(lambda: valkey.answers(self.redis_url))
+        process = self._launch("valkey", valkey.command(self.folder / valkey.CONFIG))
+        process.wait_ready(lambda: valkey.answers(self.redis_url))
 
     @contextmanager
     def without_cloud(self) -> Iterator[None]:
-        """The cloud does not answer meanwhile; it keeps its memory."""
-        [cloud] = [part for part in self._parts if part.name == "cloud"]
+        """Suspend the cloud for the block; it keeps its state."""
+        cloud = self.process("cloud")
         cloud.signal(signal.SIGSTOP)
         try:
             yield
@@ -220,38 +219,45 @@ class Stack:
             cloud.signal(signal.SIGCONT)
 
     def restart_flower(self) -> None:
-        """Stop Flower in an orderly way, which saves its history, and start it again."""
-        [flower] = [part for part in self._parts if part.name == "flower"]
-        self.stop(flower)
-        self._start_flower()
+        """Stop Flower gracefully, which saves its history, and start it again."""
+        self.stop(self.process("flower"))
+        self._start_flower()()
 
-    def run(self, *argv: str, within: timedelta = timedelta(seconds=60), **options: Any) -> Any:
+    def run(
+        self,
+        *argv: str,
+        env: Mapping[str, str] | None = None,
+        within: timedelta = timedelta(seconds=60),
+    ) -> "subprocess.CompletedProcess[str]":
         """Run the CLI on this stack: `stack.run("list", "--json").stdout`."""
         return subprocess.run(
             [sys.executable, "-m", "ims_producer", *argv],
-            env=self.env,
+            env=self.env | dict(env or {}),
             cwd=self.folder,
             capture_output=True,
             text=True,
             timeout=within.total_seconds(),
             check=False,
-            **options,
         )
 
     def s3(self) -> Any:
-        """A boto3 client of the bucket."""
+        """A boto3 client for the object storage."""
         if self.s3_url is None:
             raise ValueError("this stack was started without s3=True")
         return bucket.client(self.s3_url, self.keys)
 
     @property
-    def parts(self) -> tuple[Process, ...]:
-        """Every process of the stack, in the order of their start."""
-        return tuple(self._parts)
+    def processes(self) -> tuple[Process, ...]:
+        """All processes of the stack in start order."""
+        return tuple(self._processes)
+
+    def process(self, name: str) -> Process:
+        """The process of that name, e.g. `valkey`, `cloud` or `worker1`."""
+        return next(process for process in self._processes if process.name == name)
 
     def failed_process(self) -> Process | None:
-        """A part that ended by itself, if one did."""
-        return next((part for part in self._parts if not part.running), None)
+        """The first process that ended unexpectedly, if any."""
+        return next((process for process in self._processes if not process.running), None)
 
     def log_of(self, name: str) -> str:
         return (self.folder / f"{name}.log").read_text(errors="replace")
@@ -259,47 +265,54 @@ class Stack:
     # --- start and stop ---------------------------------------------------------------------
 
     def _start(self, on_progress: Callable[[str], None]) -> None:
-        wanted = self._wanted
+        """Start the servers at once, then everything that is configured with their addresses."""
+        options = self._options
         on_progress("Valkey, in place of Redis")
-        self._start_valkey()
-        if wanted.s3:
+        servers = [self._start_valkey()]
+        if options.s3:
             on_progress("object storage, in place of OBS")
-            self._start_bucket()
-        on_progress("the stand-in for IAM and IMS")
-        self._start_cloud()
+            servers.append(self._start_bucket())
+        on_progress("a simulation of IAM and IMS")
+        servers.append(self._start_cloud())
+        for wait in servers:
+            wait()
         self.env |= self._settings()
-        on_progress("a worker" if wanted.workers == 1 else f"{wanted.workers} workers")
-        for _ in range(wanted.workers):
-            self.worker()
-        if wanted.flower:
+        on_progress("a worker" if options.workers == 1 else f"{options.workers} workers")
+        workers = [self.worker(wait=False) for _ in range(options.workers)]
+        clients = []
+        if options.flower:
             on_progress("Flower")
-            self._start_flower()
-        if wanted.api:
+            clients.append(self._start_flower())
+        if options.api:
             on_progress("the HTTP API")
-            self._start_api()
+            clients.append(self._start_api())
+        for wait in clients:
+            wait()
+        for worker in workers:
+            self._wait_for_worker(worker)
 
     def _settings(self) -> dict[str, str]:
         clouds = self.folder / "clouds.yaml"
-        _write_secret(clouds, _clouds_yaml(self.cloud_url, self._wanted.cloud))
-        ours = {
+        _write_secret(clouds, _clouds_yaml(self.cloud_url, self._options.cloud))
+        own = {
             "REDIS_URL": self.redis_url,
             "LEDGER_URL": f"sqlite:///{self.folder / 'ledger.db'}",
             "SECRET_KEY": Fernet.generate_key().decode(),
         }
         if self.s3_url is not None:
-            ours |= {
+            own |= {
                 "OBS_ENDPOINT": self.s3_url,
                 "OBS_ACCESS_KEY": self.keys.access_key,
                 "OBS_SECRET_KEY": self.keys.secret_key,
                 "OBS_ADDRESSING": "path",
             }
-        settings = QUICK_SETTINGS | ours | dict(self._wanted.settings)
+        settings = QUICK_SETTINGS | own | dict(self._options.settings)
         return {f"{PREFIX}{name}": value for name, value in settings.items()} | {
             "OS_CLIENT_CONFIG_FILE": str(clouds),
             "OS_CLOUD": CLOUD,
         }
 
-    def _start_valkey(self) -> None:
+    def _start_valkey(self) -> Callable[[], None]:
         password = secrets.token_urlsafe(24)
 
         def launch(port: int) -> Process:
@@ -307,34 +320,36 @@ class Stack:
             config = valkey.write_config(self.folder, port=port, password=password)
             return self._launch("valkey", valkey.command(config))
 
-        self._on_a_free_port(launch, lambda _: valkey.answers(self.redis_url))
+        return self._on_a_free_port(launch, lambda _: valkey.answers(self.redis_url))
 
-    def _start_bucket(self) -> None:
+    def _start_bucket(self) -> Callable[[], None]:
         def launch(port: int) -> Process:
             self.s3_url = f"http://{bucket.HOST}:{port}"
             return self._launch("s3", _module("ims_sandbox", "bucket", "--port", str(port)))
 
-        self._on_a_free_port(launch, lambda port: http_status(f"http://127.0.0.1:{port}/") > 0)
+        return self._on_a_free_port(
+            launch, lambda port: http_status(f"http://127.0.0.1:{port}/") > 0
+        )
 
-    def _start_cloud(self) -> None:
-        chosen = self._wanted.cloud
+    def _start_cloud(self) -> Callable[[], None]:
+        options = self._options.cloud
         if self.s3_url is not None:
-            chosen = replace(
-                chosen,
+            options = replace(
+                options,
                 s3_endpoint=self.s3_url,
                 s3_access_key=self.keys.access_key,
                 s3_secret_key=self.keys.secret_key,
             )
 
         def launch(port: int) -> Process:
-            options = self.folder / "cloud.json"
-            _write_secret(options, json.dumps(asdict(replace(chosen, port=port))))
-            self.cloud_url = f"http://{chosen.host}:{port}"
-            return self._launch("cloud", _module("ims_sandbox", "cloud", "--options", str(options)))
+            file = self.folder / "cloud.json"
+            _write_secret(file, json.dumps(asdict(replace(options, port=port))))
+            self.cloud_url = f"http://{options.host}:{port}"
+            return self._launch("cloud", _module("ims_sandbox", "cloud", "--options", str(file)))
 
-        self._on_a_free_port(launch, listens)
+        return self._on_a_free_port(launch, listens)
 
-    def _start_flower(self) -> None:
+    def _start_flower(self) -> Callable[[], None]:
         password = secrets.token_urlsafe(12)
 
         def launch(port: int) -> Process:
@@ -345,12 +360,9 @@ class Stack:
             auth = {f"{PREFIX}FLOWER_BASIC_AUTH": self.flower.basic_auth}
             return self._launch("flower", _module("ims_worker.flower", *argv), env=auth)
 
-        self._on_a_free_port(
-            launch,
-            lambda port: http_status(f"http://127.0.0.1:{port}/healthcheck") == 200,  # noqa: PLR2004  # HTTP's own number
-        )
+        return self._on_a_free_port(launch, lambda port: _is_ok(port, "/healthcheck"))
 
-    def _start_api(self) -> None:
+    def _start_api(self) -> Callable[[], None]:
         with Client(self.settings()) as client:
             _, key = client.ledger.keys.create(CLOUD, scopes=set(Scope))
 
@@ -358,66 +370,85 @@ class Stack:
             self.api = ApiEndpoint(url=f"http://127.0.0.1:{port}", key=key)
             return self._launch("api", _module("ims_producer", "api", "--port", str(port)))
 
-        self._on_a_free_port(
-            launch,
-            lambda port: http_status(f"http://127.0.0.1:{port}/readyz") == 200,  # noqa: PLR2004  # HTTP's own number
-        )
+        return self._on_a_free_port(launch, lambda port: _is_ok(port, "/readyz"))
 
     def _on_a_free_port(
         self, launch: Callable[[int], Process], ready: Callable[[int], bool]
-    ) -> None:
-        for attempt in range(1, ATTEMPTS + 1):
-            port = free_port()
-            part = launch(port)
-            try:
-                part.wait_ready(lambda port=port: ready(port))  # type: ignore[misc]
-            except ProcessFailed:
-                taken = not part.running
-                part.kill()
-                self._parts.remove(part)
-                if attempt == ATTEMPTS or not taken:
-                    raise
-            else:
-                return
+    ) -> Callable[[], None]:
+        """Launch now; the result waits until it is ready and changes the port if it is taken."""
+        port = self._free_port()
+        process = launch(port)
+
+        def is_ready() -> bool:
+            return ready(port)
+
+        def wait() -> None:
+            nonlocal port, process
+            for attempt in range(1, ATTEMPTS + 1):
+                try:
+                    process.wait_ready(is_ready)
+                except ProcessFailed:
+                    taken = not process.running
+                    self.kill(process)
+                    if attempt == ATTEMPTS or not taken:
+                        raise
+                    port = self._free_port()
+                    process = launch(port)
+                else:
+                    return
+
+        return wait
+
+    def _free_port(self) -> int:
+        """A port that no other process of this stack is about to use."""
+        port = next(port for port in iter(free_port, None) if port not in self._ports)
+        self._ports.add(port)
+        return port
 
     def _launch(
         self, name: str, argv: Sequence[str], env: Mapping[str, str] | None = None
     ) -> Process:
-        part = Process.launch(name, argv, env=self.env | dict(env or {}), folder=self.folder)
-        self._parts.append(part)
-        return part
+        process = Process.launch(name, argv, env=self.env | dict(env or {}), folder=self.folder)
+        self._processes.append(process)
+        return process
+
+    def _wait_for_worker(self, process: Process) -> None:
+        process.wait_ready(lambda: self._worker_answers(process.name))
 
     def _worker_answers(self, name: str) -> bool:
-        log = self.folder / f"{name}.log"
-        if " ready." not in log.read_text(errors="replace"):
+        if " ready." not in self.log_of(name):
             return False
         return bool(self.app.control.ping(destination=[_node(name)], timeout=0.5))
 
-    def _forget(self, part: Process) -> None:
-        self._parts.remove(part)
-        if part in self.workers:
-            self.workers.remove(part)
+    def _remove(self, process: Process) -> None:
+        self._processes.remove(process)
+        if process in self.workers:
+            self.workers.remove(process)
 
     def _stop(self) -> None:
-        """In the order opposite to the start, so that nobody misses what it stands on."""
+        """Stop in reverse start order, so that no process loses what it depends on."""
         if "app" in self.__dict__:
             self.app.close()
-        for part in reversed(self._parts):
-            part.stop()
+        for process in reversed(self._processes):
+            process.stop()
 
 
 def http_status(url: str, headers: Mapping[str, str] | None = None) -> int:
-    """The status a GET is answered with; 0 when nobody answers."""
+    """The status of a GET; 0 when nothing answers."""
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     request = urllib.request.Request(url, headers=dict(headers or {}))  # noqa: S310  # our own
     try:
-        with opener.open(request, timeout=5) as answer:
-            return int(answer.status)
+        with opener.open(request, timeout=5) as response:
+            return int(response.status)
     except urllib.error.HTTPError as exc:
         exc.close()
         return exc.code
     except OSError:
         return 0
+
+
+def _is_ok(port: int, path: str) -> bool:
+    return http_status(f"http://127.0.0.1:{port}{path}") == 200  # noqa: PLR2004  # HTTP's own number
 
 
 def _module(name: str, *argv: str) -> list[str]:
@@ -452,26 +483,19 @@ def _write_secret(path: Path, text: str) -> None:
 
 def _clouds_yaml(url: str, options: CloudOptions) -> str:
     entries = {
-        CLOUD: _entry(url, options, options.user, options.password, options.project),
-        **{
-            other.name: _entry(url, options, other.user, other.password, other.name)
-            for other in options.other_projects
-        },
+        CLOUD if project.id == options.project_id else project.name: {
+            "auth": {
+                "auth_url": f"{url}/v3",
+                "username": project.user,
+                "password": project.password,
+                "project_name": project.name,
+                "user_domain_name": options.domain,
+                "project_domain_name": options.domain,
+            },
+            "region_name": options.region,
+            "interface": "public",
+        }
+        for project in options.projects
     }
-    # JSON is YAML, and needs no library here.
+    # JSON is YAML, so no YAML library is needed.
     return json.dumps({"clouds": entries}, indent=2) + "\n"
-
-
-def _entry(url: str, options: CloudOptions, user: str, password: str, project: str) -> Any:
-    return {
-        "auth": {
-            "auth_url": f"{url}/v3",
-            "username": user,
-            "password": password,
-            "project_name": project,
-            "user_domain_name": options.domain,
-            "project_domain_name": options.domain,
-        },
-        "region_name": options.region,
-        "interface": "public",
-    }

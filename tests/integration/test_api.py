@@ -211,8 +211,8 @@ def test_an_api_killed_after_recording_loses_nothing() -> None:
     """Redis does not answer, so the API hangs between the ledger and the queue; there it dies."""
     with Running.start(workers=1, api=True) as other:
         caller = Caller(other.stack, other.stack.api.key if other.stack.api else None)
-        [valkey] = [part for part in other.stack.parts if part.name == "valkey"]
-        [api] = [part for part in other.stack.parts if part.name == "api"]
+        [valkey] = [part for part in other.stack.processes if part.name == "valkey"]
+        [api] = [part for part in other.stack.processes if part.name == "api"]
         assert caller("GET", "/readyz").ok
         valkey.signal(signal.SIGSTOP)
         with ThreadPoolExecutor(1) as pool:

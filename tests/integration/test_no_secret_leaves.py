@@ -87,7 +87,10 @@ def test_no_password_and_no_token_is_found_anywhere(running: Running, receiver: 
         **{f"redis key {key}": key for key in everything_in_redis(running.redis)},
         **{f"file {name}": text for name, text in files_of(running.stack.folder).items()},
         **{f"flower {name}": text for name, text in pages_of(running).items()},
-        **{f"arguments {part.name}": arguments(part.process.pid) for part in running.stack.parts},
+        **{
+            f"arguments {process.name}": arguments(process.process.pid)
+            for process in running.stack.processes
+        },
     }
     webhook = running.stack.run("webhooks", "secret", receiver.url).stdout.strip()
     receiver.all[0].verify(webhook)

@@ -24,7 +24,7 @@ def alive(pid: int) -> bool:
 def test_a_stack_leaves_no_process_and_no_file() -> None:
     with Stack.running(flower=True, s3=True) as stack:
         folder = stack.folder
-        pids = [part.process.pid for part in stack.parts]
+        pids = [part.process.pid for part in stack.processes]
         assert all(alive(pid) for pid in pids)
 
     assert len(pids) == 5
@@ -41,7 +41,7 @@ def test_its_secrets_are_files_that_nobody_else_can_read_and_never_arguments() -
             "sandbox-password",
         ]
         arguments = "\n".join(
-            Path(f"/proc/{part.process.pid}/cmdline").read_text() for part in stack.parts
+            Path(f"/proc/{part.process.pid}/cmdline").read_text() for part in stack.processes
         )
         mode = stack.folder.stat().st_mode & 0o777
 
@@ -77,7 +77,7 @@ def test_parts_die_with_a_killed_owner(tmp_path: Path) -> None:
         "import sys, time\n"
         "from ims_sandbox.stack import Stack\n"
         "with Stack.running() as stack:\n"
-        "    print(*[part.process.pid for part in stack.parts], flush=True)\n"
+        "    print(*[part.process.pid for part in stack.processes], flush=True)\n"
         "    sys.stdin.read()\n"
     )
     with subprocess.Popen(
