@@ -106,7 +106,7 @@ def airflow(runner: dict[str, str], tmp_path: Path) -> Callable[..., str]:
         pytest.skip(f"{AIRFLOW} names no airflow, installed with this package beside it")
     [operator, *_] = blocks("airflow-and-celery.md", "python")
     # Nobody waits for half a minute on a sandbox.
-    quick = operator.replace("look_every=timedelta(seconds=30)", "look_every=timedelta(seconds=1)")
+    quick = operator.replace("poll_every=timedelta(seconds=30)", "poll_every=timedelta(seconds=1)")
     assert quick != operator
     dags = tmp_path / "dags"
     dags.mkdir()
