@@ -124,13 +124,13 @@ def _request(number: int) -> ImportRequest:
 def through_the_queue(stack: Stack, count: int) -> None:
     """Submit through the client; done when the ledger says that all have ended."""
     with Client(stack.settings()) as client:
-        before = client.ledger.counts().get(State.SUCCEEDED, 0)
+        before = client.ledger.imports.counts().get(State.SUCCEEDED, 0)
         for number in range(count):
             client.submit(_request(number))
         end = time.monotonic() + GIVE_UP_AFTER_S
-        while client.ledger.counts().get(State.SUCCEEDED, 0) - before < count:
+        while client.ledger.imports.counts().get(State.SUCCEEDED, 0) - before < count:
             if time.monotonic() > end:
-                raise TimeoutError(f"not ended: {client.ledger.counts()}")
+                raise TimeoutError(f"not ended: {client.ledger.imports.counts()}")
             time.sleep(LOOK_EVERY_S)
 
 
@@ -165,7 +165,7 @@ def _query(service: ImageService, seen: Any) -> None:
 
 def _lags(stack: Stack, jobs: Sequence[dict[str, Any]]) -> list[float]:
     with Client(stack.settings()) as client:
-        records = {job["import_id"]: client.ledger.get(job["import_id"]) for job in jobs}
+        records = {job["import_id"]: client.ledger.imports.get(job["import_id"]) for job in jobs}
     return [
         (finished - datetime.fromisoformat(job["ends_at"])).total_seconds()
         for job in jobs

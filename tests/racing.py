@@ -11,7 +11,7 @@ def win_a_move(url: str, import_id: str, start: float) -> bool:
     while datetime.now(UTC).timestamp() < start:
         pass
     try:
-        ledger.move(import_id, from_state=State.QUEUED, to=State.SUBMITTING)
+        ledger.transitions.move(import_id, from_state=State.QUEUED, to=State.SUBMITTING)
     except ConcurrentTransition:
         return False
     return True

@@ -81,7 +81,7 @@ class Running:
 
     def idle(self) -> bool:
         """No import is open and none is in the schedule."""
-        return not self.client.ledger.open_imports() and not self.redis.exists(DUE_KEY)
+        return not self.client.ledger.imports.unreported() and not self.redis.exists(DUE_KEY)
 
     def replace_worker(self) -> None:
         """Kill the only worker as a crash would, then start another."""

@@ -74,7 +74,7 @@ class OutgoingMessage(NamedTuple):
     """Made before this one."""
 
 
-class Deliveries:
+class Outbox:
     """Those of a ledger; every method may raise LedgerUnavailable and LedgerOutdated."""
 
     def __init__(self, engine: Engine, now: Callable[[], datetime]) -> None:
@@ -191,7 +191,7 @@ class Deliveries:
         return self.get(delivery_id)
 
 
-def write(
+def enqueue(
     db: Connection,
     record: ImportResult,
     event: WebhookEvent,

@@ -37,7 +37,7 @@ class Webhook(Frozen):
         )
 
 
-class Webhooks:
+class WebhookEndpoints:
     """Those of a ledger; every method may raise LedgerUnavailable and LedgerOutdated."""
 
     def __init__(self, engine: Engine, now: Callable[[], datetime]) -> None:

@@ -109,7 +109,7 @@ def check_ledger(client: Client, *, migrate: bool) -> Check:
             client.ledger.migrate()
         if not client.ledger.is_current():
             return outdated
-        counts = client.ledger.counts()
+        counts = client.ledger.imports.counts()
     except LedgerOutdated:
         return outdated
     except (LedgerUnavailable, OSError) as exc:

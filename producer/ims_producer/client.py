@@ -135,7 +135,9 @@ class Client:
     ) -> Submission:
         """The same as `submit`, telling more of what came of it."""
         wanted = request if isinstance(request, ImportRequest) else parse_request(request)
-        record, created = self.ledger.record(wanted, key=key, requested_by=requested_by or _user())
+        record, created = self.ledger.imports.record(
+            wanted, key=key, requested_by=requested_by or _user()
+        )
         return Submission(record, created, queued=not created or self.queue(record))
 
     def queue(self, record: ImportRecord) -> bool:
@@ -155,7 +157,7 @@ class Client:
 
     def get(self, import_id: str) -> ImportResult:
         """The import as it stands. Raises ims_ledger.NoSuchImport."""
-        [result] = self._with_progress([self.ledger.get(import_id)])
+        [result] = self._with_progress([self.ledger.imports.get(import_id)])
         return result
 
     def wait(self, import_id: str, timeout: float | None = None) -> ImportResult:
@@ -193,20 +195,20 @@ class Client:
     ) -> builtins.list[ImportRecord]:
         """Imports, newest first; `before` is the id of the last one of the page before.
 
-        `narrower`: clouds, tag, created_after, created_before, as in Ledger.page.
+        `narrower`: clouds, tag, created_after, created_before, as in Imports.page.
         """
-        page = self.ledger.page(
+        page = self.ledger.imports.page(
             states=states, name=name, cloud=cloud, limit=limit, before=before, **narrower
         )
         return self._with_progress(page)
 
     def named(self, names: Collection[str]) -> builtins.list[ImportRecord]:
         """Every import of an image with one of these names."""
-        return self.ledger.named(names)
+        return self.ledger.imports.named(names)
 
     def with_keys_from(self, prefix: str) -> builtins.list[ImportRecord]:
         """Every import whose key begins so."""
-        return self.ledger.with_keys_from(prefix)
+        return self.ledger.imports.with_key_prefix(prefix)
 
     # --- deciding ---------------------------------------------------------------------------
 
@@ -218,13 +220,15 @@ class Client:
 
         Raises ims_ledger.NoSuchImport, InvalidState (it has ended).
         """
-        result = self.ledger.cancel(import_id, leave_image=leave_image, by=by or _user())
+        result = self.ledger.transitions.cancel(
+            import_id, leave_image=leave_image, by=by or _user()
+        )
         self._hasten(import_id)
         return result
 
     def retry(self, import_id: str, *, by: str | None = None) -> ImportResult:
         """A new attempt, under the same id, of an import that FAILED or was CANCELED."""
-        result = self.ledger.retry(import_id, by=by or _user())
+        result = self.ledger.transitions.retry(import_id, by=by or _user())
         self.queue(result)
         return result
 
@@ -242,13 +246,17 @@ class Client:
         """
         by = by or _user()
         if resubmit:
-            result = self.ledger.resolve(import_id, to=State.QUEUED, by=by)
+            result = self.ledger.transitions.resolve(import_id, to=State.QUEUED, by=by)
             self.queue(result)
             return result
         if image_id is not None:
-            result = self.ledger.resolve(import_id, to=State.VERIFYING, image_id=image_id, by=by)
+            result = self.ledger.transitions.resolve(
+                import_id, to=State.VERIFYING, image_id=image_id, by=by
+            )
         else:
-            result = self.ledger.resolve(import_id, to=State.FAILED, error=GIVEN_UP, by=by)
+            result = self.ledger.transitions.resolve(
+                import_id, to=State.FAILED, error=GIVEN_UP, by=by
+            )
         self._hasten(import_id)
         return result
 
@@ -256,7 +264,9 @@ class Client:
         self, job_id: str, *, name: str, cloud: str | None = None, by: str | None = None
     ) -> Submission:
         """Follow a job that somebody else started; the same job gives the same import."""
-        record, created = self.ledger.adopt(job_id, name=name, cloud=cloud, by=by or _user())
+        record, created = self.ledger.imports.adopt(
+            job_id, name=name, cloud=cloud, by=by or _user()
+        )
         return Submission(record, created, queued=not created or self._look_now(record))
 
     def resume(self, cloud: str | None = None, *, timeout: float = 30) -> int:
@@ -297,7 +307,9 @@ class Client:
 
     def prune(self, *, older_than: timedelta, only_count: bool = False) -> int:
         """Forget imports that ended that long ago; returns how many."""
-        return self.ledger.prune(before=datetime.now(UTC) - older_than, only_count=only_count)
+        return self.ledger.imports.prune(
+            before=datetime.now(UTC) - older_than, only_count=only_count
+        )
 
     def _look_now(self, record: ImportRecord) -> bool:
         return self._send(poll_signature(self._sender, record.id, (ref_to(record),)), record)
@@ -313,20 +325,22 @@ class Client:
         expires_at: datetime | None = None,
     ) -> tuple[ApiKey, str]:
         """A new key and its text, which cannot be read again."""
-        return self.ledger.keys.create(name, scopes=scopes, clouds=clouds, expires_at=expires_at)
+        return self.ledger.api_keys.create(
+            name, scopes=scopes, clouds=clouds, expires_at=expires_at
+        )
 
     def keys(self) -> builtins.list[ApiKey]:
-        return self.ledger.keys.all()
+        return self.ledger.api_keys.all()
 
     def revoke_key(self, key_id: str) -> ApiKey:
         """From now on it opens nothing. Raises ims_ledger.NoSuchKey."""
-        return self.ledger.keys.revoke(key_id)
+        return self.ledger.api_keys.revoke(key_id)
 
     # --- webhooks ---------------------------------------------------------------------------
 
     def webhooks(self) -> builtins.list[Webhook]:
         """Who is told of all imports that match."""
-        return self.ledger.webhooks.all()
+        return self.ledger.webhook_endpoints.all()
 
     def add_webhook(
         self,
@@ -338,16 +352,16 @@ class Client:
         """From now on this address is told, of these events and clouds (None for all). Raises
         InvalidRequest for an address that cannot be."""
         checked = parse_webhook_url(url)
-        return self.ledger.webhooks.add(checked, events=events, clouds=clouds)
+        return self.ledger.webhook_endpoints.add(checked, events=events, clouds=clouds)
 
     def remove_webhook(self, webhook_id: str) -> None:
         """It is told nothing new. Raises ims_ledger.NoSuchWebhook."""
-        self.ledger.webhooks.remove(webhook_id)
+        self.ledger.webhook_endpoints.remove(webhook_id)
 
     def rotate_webhook(self, url: str) -> str:
         """Give the endpoint of an address a new secret; the old one signs as well for a day.
         Returns the endpoint."""
-        return self.ledger.webhooks.rotate(parse_webhook_url(url))
+        return self.ledger.webhook_endpoints.rotate(parse_webhook_url(url))
 
     def deliveries(
         self,
@@ -358,13 +372,11 @@ class Client:
         **narrower: Any,
     ) -> builtins.list[Delivery]:
         """What receivers were told or are to be told, newest first; `narrower`: clouds."""
-        return self.ledger.deliveries.page(
-            import_id=import_id, state=state, limit=limit, **narrower
-        )
+        return self.ledger.outbox.page(import_id=import_id, state=state, limit=limit, **narrower)
 
     def resend(self, delivery_id: str) -> Delivery:
         """Send it once more, with the same id. Raises ims_ledger.NoSuchDelivery."""
-        return self.ledger.deliveries.resend(delivery_id)
+        return self.ledger.outbox.resend(delivery_id)
 
     # --- buckets ----------------------------------------------------------------------------
 
@@ -392,7 +404,7 @@ class Client:
 
     def events(self, import_id: str, *, after: int = 0) -> builtins.list[Event]:
         """What happened to an import, in order, from behind event number `after`."""
-        return self.ledger.events(import_id, after=after)
+        return self.ledger.imports.events(import_id, after=after)
 
     def close(self) -> None:
         # What was not used was never opened.

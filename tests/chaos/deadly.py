@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from ims_config.records import State
-from ims_ledger import Ledger
+from ims_ledger.imports import Imports
+from ims_ledger.transitions import Transitions
 from ims_worker.adapters.otc.ims import ImsService
 from ims_worker.adapters.redis.leases import Leases
 from ims_worker.adapters.redis.schedule import DueSchedule
@@ -83,15 +84,15 @@ def asked(_self: Any, _request: Any, *, import_id: str) -> str:
 RUNNING: Final = (State.RUNNING,)
 ENDED: Final = (State.SUCCEEDED, State.FAILED)
 
-deadly(Ledger, "admit", before="before-intent", after="after-intent")
+deadly(Transitions, "admit", before="before-intent", after="after-intent")
 deadly(ImsService, "create_image", after="after-post", who=asked)
-deadly(Ledger, "move", before="before-recording", after="after-recording", when=to(*RUNNING))
-deadly(Ledger, "move", after="after-uncertain", when=to(State.UNCERTAIN))
-deadly(Ledger, "move", after="after-verifying", when=to(State.VERIFYING))
+deadly(Transitions, "move", before="before-recording", after="after-recording", when=to(*RUNNING))
+deadly(Transitions, "move", after="after-uncertain", when=to(State.UNCERTAIN))
+deadly(Transitions, "move", after="after-verifying", when=to(State.VERIFYING))
 deadly(ImsService, "read_job", after="after-look", who=lambda *_: "")
 deadly(Leases, "reschedule", before="before-next-message", after="while-it-waits", who=held)
-deadly(Ledger, "move", before="before-the-end", after="before-the-result", when=to(*ENDED))
-deadly(Ledger, "mark_reported", before="before-reported")
+deadly(Transitions, "move", before="before-the-end", after="before-the-result", when=to(*ENDED))
+deadly(Imports, "mark_reported", before="before-reported")
 deadly(DueSchedule, "claim", after="after-claim", who=lambda *_: "")
 deadly(DueSchedule, "restore", before="in-the-sweep", who=lambda *_: "")
 

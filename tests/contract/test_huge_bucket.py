@@ -93,7 +93,7 @@ def test_every_object_is_looked_at_and_memory_does_not_grow(
     new = OBJECTS - 1
     for start in range(0, OBJECTS, PAGE):
         known = (number for number in range(start, start + PAGE) if number != new)
-        ledger.watched.remember(
+        ledger.imported_objects.remember(
             rule.name,
             [Imported(rule.image_url(key(number)), f"etag-{number}", "id") for number in known],
         )
@@ -109,7 +109,7 @@ def test_every_object_is_looked_at_and_memory_does_not_grow(
             early = blocks()
         if pages == OBJECTS // PAGE - 1:
             late = blocks()
-    [record] = ledger.page()
+    [record] = ledger.imports.page()
     ledger.close()
 
     print(f"{pages} pages; {early} blocks of memory after a tenth of them, {late} before the last")

@@ -19,14 +19,16 @@ def in_line(active: int, place: int) -> str:
 
 
 def admit(ledger: Ledger, import_id: str, *, limit: int, project: str = PROJECT) -> State:
-    version = ledger.get(import_id).version
-    admitted = ledger.admit(import_id, version=version, project=project, limit=limit, why=in_line)
+    version = ledger.imports.get(import_id).version
+    admitted = ledger.transitions.admit(
+        import_id, version=version, project=project, limit=limit, why=in_line
+    )
     return admitted.state
 
 
 def recorded(ledger: Ledger, count: int, **differences: Any) -> list[str]:
     return [
-        ledger.record(a_request(name=f"image-{number}", **differences))[0].id
+        ledger.imports.record(a_request(name=f"image-{number}", **differences))[0].id
         for number in range(count)
     ]
 
@@ -44,7 +46,7 @@ def test_many_at_once_get_exactly_the_slots_there_are(ledger: Ledger, url: str) 
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(worker, ledgers, [ids[number::8] for number in range(8)]))
 
-    states = [ledger.get(import_id).state for import_id in ids]
+    states = [ledger.imports.get(import_id).state for import_id in ids]
     assert states.count(State.SUBMITTING) == 5
     assert states.count(State.WAITING) == 19
     for own in ledgers:
@@ -57,9 +59,9 @@ def test_first_come_first_served_and_nobody_overtakes(ledger: Ledger) -> None:
 
     assert admit(ledger, second, limit=1) is State.WAITING
     assert admit(ledger, third, limit=1) is State.WAITING
-    ledger.move(first, from_state=State.SUBMITTING, to=State.FAILED)
+    ledger.transitions.move(first, from_state=State.SUBMITTING, to=State.FAILED)
 
-    assert ledger.next_in_line(PROJECT, limit=1) == [second]
+    assert ledger.transitions.next_in_line(PROJECT, limit=1) == [second]
     assert admit(ledger, fresh, limit=1) is State.WAITING
     assert admit(ledger, third, limit=1) is State.WAITING
     assert admit(ledger, second, limit=1) is State.SUBMITTING
@@ -73,29 +75,29 @@ def test_a_higher_priority_goes_first(ledger: Ledger) -> None:
     admit(ledger, busy, limit=1)
     for import_id in (normal, low, high):
         admit(ledger, import_id, limit=1)
-    ledger.move(busy, from_state=State.SUBMITTING, to=State.FAILED)
+    ledger.transitions.move(busy, from_state=State.SUBMITTING, to=State.FAILED)
 
-    assert ledger.next_in_line(PROJECT, limit=1) == [high]
-    assert ledger.next_in_line(PROJECT, limit=3) == [high, normal, low]
+    assert ledger.transitions.next_in_line(PROJECT, limit=1) == [high]
+    assert ledger.transitions.next_in_line(PROJECT, limit=3) == [high, normal, low]
 
 
 def test_who_waits_knows_the_place_and_moving_up_is_no_event(ledger: Ledger) -> None:
     busy, second, third = recorded(ledger, 3)
     for import_id in (busy, second, third):
         admit(ledger, import_id, limit=1)
-    assert ledger.get(third).reason == "1 active, place 2"
-    assert ledger.get(third).waits_for is WaitsFor.SLOT
+    assert ledger.imports.get(third).reason == "1 active, place 2"
+    assert ledger.imports.get(third).waits_for is WaitsFor.SLOT
 
-    ledger.move(second, from_state=State.WAITING, to=State.CANCELED)
+    ledger.transitions.move(second, from_state=State.WAITING, to=State.CANCELED)
     admit(ledger, third, limit=1)
 
-    assert ledger.get(third).reason == "1 active, place 1"
-    assert len(ledger.events(third)) == 2
+    assert ledger.imports.get(third).reason == "1 active, place 1"
+    assert len(ledger.imports.events(third)) == 2
 
 
 def test_who_waits_for_something_else_holds_up_nobody(ledger: Ledger) -> None:
     hold, other = recorded(ledger, 2)
-    ledger.move(
+    ledger.transitions.move(
         hold, from_state=State.QUEUED, to=State.WAITING, project=PROJECT, waits_for=WaitsFor.PERSON
     )
 
@@ -111,11 +113,13 @@ def test_projects_do_not_share_their_slots(ledger: Ledger) -> None:
 
 def test_an_import_that_was_moved_meanwhile_is_not_admitted(ledger: Ledger) -> None:
     [import_id] = recorded(ledger, 1)
-    version = ledger.get(import_id).version
-    ledger.move(import_id, from_state=State.QUEUED, to=State.CANCELED)
+    version = ledger.imports.get(import_id).version
+    ledger.transitions.move(import_id, from_state=State.QUEUED, to=State.CANCELED)
 
     assert raises_stale(
-        lambda: ledger.admit(import_id, version=version, project=PROJECT, limit=1, why=in_line)
+        lambda: ledger.transitions.admit(
+            import_id, version=version, project=PROJECT, limit=1, why=in_line
+        )
     )
 
 

@@ -68,7 +68,7 @@ class AnyOrder(RuleBasedStateMachine):
     def record(self, priority: str, count: int) -> Any:
         made = []
         for _ in range(count):
-            record, created = self.ledger.record(a_request(priority=priority))
+            record, created = self.ledger.imports.record(a_request(priority=priority))
             assert created
             self.model[record.id] = Expected(rank=(-PRIORITIES[priority], next(self.numbers)))
             made.append(record.id)
@@ -81,7 +81,9 @@ class AnyOrder(RuleBasedStateMachine):
     )
     def move(self, import_id: str, from_state: set[State], to: State) -> None:
         mine = self.model[import_id]
-        said = outcome(lambda: self.ledger.move(import_id, from_state=from_state, to=to))
+        said = outcome(
+            lambda: self.ledger.transitions.move(import_id, from_state=from_state, to=to)
+        )
         if mine.state not in from_state:
             assert said is ConcurrentTransition
         elif not allowed(mine.state, to):
@@ -97,16 +99,16 @@ class AnyOrder(RuleBasedStateMachine):
             # Who waits for a person has reached the project, and yet is not in line.
             waits = {"project": self.project, "waits_for": WaitsFor.PERSON}
             facts = waits if to is State.WAITING else {}
-            self.ledger.move(import_id, from_state=mine.state, to=to, **facts)
+            self.ledger.transitions.move(import_id, from_state=mine.state, to=to, **facts)
             self._is_now(import_id, to)
 
     @rule(import_id=ids, to=TARGETS, behind=st.integers(1, 3))
     def move_what_was_read_before(self, import_id: str, to: State, behind: int) -> None:
-        current = self.ledger.get(import_id)
+        current = self.ledger.imports.get(import_id)
         version = current.version - behind
         assert (
             outcome(
-                lambda: self.ledger.move(
+                lambda: self.ledger.transitions.move(
                     import_id, from_state=current.state, to=to, version=version
                 )
             )
@@ -126,7 +128,9 @@ class AnyOrder(RuleBasedStateMachine):
     @rule(import_id=ids, leave=st.booleans())
     def cancel(self, import_id: str, leave: bool) -> None:  # noqa: FBT001  # a drawn value
         mine = self.model[import_id]
-        said = outcome(lambda: self.ledger.cancel(import_id, leave_image=leave, by="me"))
+        said = outcome(
+            lambda: self.ledger.transitions.cancel(import_id, leave_image=leave, by="me")
+        )
         assert (said is InvalidState) == (mine.state in TERMINAL)
         if mine.state in {State.QUEUED, State.WAITING}:
             self._is_now(import_id, State.CANCELED)
@@ -136,7 +140,7 @@ class AnyOrder(RuleBasedStateMachine):
     @rule(import_id=ids)
     def retry(self, import_id: str) -> None:
         mine = self.model[import_id]
-        said = outcome(lambda: self.ledger.retry(import_id, by="me"))
+        said = outcome(lambda: self.ledger.transitions.retry(import_id, by="me"))
         assert (said is None) == (mine.state in {State.FAILED, State.CANCELED})
         if said is None:
             self._is_now(import_id, State.QUEUED)
@@ -144,17 +148,17 @@ class AnyOrder(RuleBasedStateMachine):
     @rule(import_id=ids, to=st.sampled_from([State.QUEUED, State.VERIFYING, State.FAILED]))
     def resolve(self, import_id: str, to: State) -> None:
         mine = self.model[import_id]
-        said = outcome(lambda: self.ledger.resolve(import_id, to=to, by="me"))
+        said = outcome(lambda: self.ledger.transitions.resolve(import_id, to=to, by="me"))
         assert (said is None) == (mine.state is State.UNCERTAIN)
         if said is None:
             self._is_now(import_id, to)
 
     @rule(import_id=consumes(ids))
     def report_and_prune(self, import_id: str) -> None:
-        self.ledger.mark_reported(import_id)
+        self.ledger.imports.mark_reported(import_id)
         ended = self.model[import_id].state in TERMINAL
 
-        self.ledger.prune(before=datetime.now(UTC) + timedelta(days=1))
+        self.ledger.imports.prune(before=datetime.now(UTC) + timedelta(days=1))
 
         gone = {
             other
@@ -170,11 +174,13 @@ class AnyOrder(RuleBasedStateMachine):
     @rule(import_id=ids, ends=st.lists(TARGETS, min_size=THREADS, max_size=THREADS))
     def many_move_what_they_have_read(self, import_id: str, ends: list[State]) -> None:
         """Of those whose arrow exists exactly one wins, and the winner's state is there."""
-        read = self.ledger.get(import_id)
+        read = self.ledger.imports.get(import_id)
 
         def try_it(own: Ledger, to: State) -> Any:
             return outcome(
-                lambda: own.move(import_id, from_state=read.state, to=to, version=read.version)
+                lambda: own.transitions.move(
+                    import_id, from_state=read.state, to=to, version=read.version
+                )
             )
 
         said = self._together(try_it, ends)
@@ -214,13 +220,13 @@ class AnyOrder(RuleBasedStateMachine):
 
         def act(own: Ledger, what: str) -> Any:
             if what == "cancel":
-                return outcome(lambda: own.cancel(import_id, by="me"))
+                return outcome(lambda: own.transitions.cancel(import_id, by="me"))
             return self._admit_or_lose(own, import_id)
 
         canceled, _ = self._together(act, ["cancel", "admit"])
         assert canceled is None
 
-        now = self.ledger.get(import_id)
+        now = self.ledger.imports.get(import_id)
         assert (now.state, now.cancel) in {
             # Canceled while the create request was in flight, which IMS then refused.
             (State.CANCELED, asked_before),
@@ -234,20 +240,26 @@ class AnyOrder(RuleBasedStateMachine):
     @invariant()
     def records_are_as_expected(self) -> None:
         for import_id, mine in self.model.items():
-            now = self.ledger.get(import_id)
+            now = self.ledger.imports.get(import_id)
             assert (now.state, now.cancel, now.attempts) == (mine.state, mine.cancel, mine.attempts)
             assert (now.finished_at is not None) == (now.state in TERMINAL)
 
     @invariant()
     def slots_are_counted_right(self) -> None:
-        assert self.ledger.active(self.project) == self._active() <= LIMIT
+        assert self.ledger.transitions.active(self.project) == self._active() <= LIMIT
         free = LIMIT - self._active()
-        assert self.ledger.next_in_line(self.project, limit=LIMIT) == self._line()[:free]
+        assert (
+            self.ledger.transitions.next_in_line(self.project, limit=LIMIT) == self._line()[:free]
+        )
 
     @invariant()
     def every_story_is_whole(self) -> None:
         for import_id, mine in self.model.items():
-            steps = [event for event in self.ledger.events(import_id) if event.to_state is not None]
+            steps = [
+                event
+                for event in self.ledger.imports.events(import_id)
+                if event.to_state is not None
+            ]
             assert (steps[0].from_state, steps[-1].to_state) == (None, mine.state)
             for before, after in itertools.pairwise(steps):
                 assert before.to_state == after.from_state
@@ -273,7 +285,7 @@ class AnyOrder(RuleBasedStateMachine):
 
     def _read_admission(self, import_id: str) -> None:
         """Take over what came of a race."""
-        now, mine = self.ledger.get(import_id), self.model[import_id]
+        now, mine = self.ledger.imports.get(import_id), self.model[import_id]
         self._is_now(import_id, now.state)
         mine.in_line = now.waits_for is WaitsFor.SLOT
         mine.attempts = now.attempts
@@ -292,8 +304,8 @@ class AnyOrder(RuleBasedStateMachine):
     # --- acting -------------------------------------------------------------------------------
 
     def _admit(self, own: Ledger, import_id: str) -> Any:
-        version = own.get(import_id).version
-        return own.admit(
+        version = own.imports.get(import_id).version
+        return own.transitions.admit(
             import_id, version=version, project=self.project, limit=LIMIT, why=lambda *_: "in line"
         )
 
@@ -310,7 +322,7 @@ class AnyOrder(RuleBasedStateMachine):
         return list(self.pool.map(one, self.others[: len(what)], what))
 
     def _pruned(self, import_id: str) -> bool:
-        return not self.ledger.upcoming([import_id])
+        return not self.ledger.imports.with_canvases([import_id])
 
 
 def outcome(call: Callable[[], Any]) -> type[Exception] | None:

@@ -29,18 +29,22 @@ FAILURE = Failure(code="IMG.0057", message="empty", error_class=ErrorClass.PERMA
 
 
 def a_running(ledger: Ledger, job_id: str = "job") -> str:
-    record, _ = ledger.record(a_request())
-    ledger.move(record.id, from_state=State.QUEUED, to=State.SUBMITTING, project="p", attempts=1)
-    return ledger.move(record.id, from_state=State.SUBMITTING, to=State.RUNNING, job_id=job_id).id
+    record, _ = ledger.imports.record(a_request())
+    ledger.transitions.move(
+        record.id, from_state=State.QUEUED, to=State.SUBMITTING, project="p", attempts=1
+    )
+    return ledger.transitions.move(
+        record.id, from_state=State.SUBMITTING, to=State.RUNNING, job_id=job_id
+    ).id
 
 
 def test_a_request_is_remembered_as_it_was_asked(ledger: Ledger) -> None:
     request = a_request(tags={"team": "a"})
 
-    record, created = ledger.record(request, key="k", requested_by="me")
+    record, created = ledger.imports.record(request, key="k", requested_by="me")
 
     assert created
-    assert ledger.get(record.id).model_dump() == record.model_dump() | {"image": None}
+    assert ledger.imports.get(record.id).model_dump() == record.model_dump() | {"image": None}
     assert (record.state, record.key, record.requested_by) == (State.QUEUED, "k", "me")
     assert record.request == request.as_message()
     assert record.created_at.tzinfo is not None
@@ -48,27 +52,29 @@ def test_a_request_is_remembered_as_it_was_asked(ledger: Ledger) -> None:
 
 def test_an_unknown_id_is_no_such_import(ledger: Ledger) -> None:
     with pytest.raises(NoSuchImport, match="no such import: nobody"):
-        ledger.get("nobody")
+        ledger.imports.get("nobody")
 
 
 def test_the_same_key_and_request_are_the_same_import(ledger: Ledger) -> None:
-    first, _ = ledger.record(a_request(), key="k")
+    first, _ = ledger.imports.record(a_request(), key="k")
 
-    second, created = ledger.record(a_request(), key="k")
+    second, created = ledger.imports.record(a_request(), key="k")
 
     assert (second.id, created) == (first.id, False)
 
 
 def test_the_same_key_with_another_request_is_a_conflict(ledger: Ledger) -> None:
-    ledger.record(a_request(), key="k")
+    ledger.imports.record(a_request(), key="k")
 
     with pytest.raises(KeyConflict, match="key 'k' stands for another request"):
-        ledger.record(a_request(name="other"), key="k")
+        ledger.imports.record(a_request(name="other"), key="k")
 
 
 def test_one_key_at_the_same_moment_is_one_import(ledger: Ledger) -> None:
     with ThreadPoolExecutor(20) as threads:
-        answers = list(threads.map(lambda _: ledger.record(a_request(), key="k"), range(20)))
+        answers = list(
+            threads.map(lambda _: ledger.imports.record(a_request(), key="k"), range(20))
+        )
 
     assert len({record.id for record, _ in answers}) == 1
     assert sum(created for _, created in answers) == 1
@@ -77,52 +83,52 @@ def test_one_key_at_the_same_moment_is_one_import(ledger: Ledger) -> None:
 def test_a_move_is_remembered_with_its_event(ledger: Ledger) -> None:
     import_id = a_running(ledger)
 
-    ledger.move(
+    ledger.transitions.move(
         import_id, from_state=State.RUNNING, to=State.FAILED, error=FAILURE, reason="why", polls=3
     )
 
-    record = ledger.get(import_id)
+    record = ledger.imports.get(import_id)
     assert (record.state, record.reason, record.polls) == (State.FAILED, "why", 3)
     assert record.error == FAILURE
     assert record.finished_at is not None
-    assert [(event.from_state, event.to_state) for event in ledger.events(import_id)] == [
+    assert [(event.from_state, event.to_state) for event in ledger.imports.events(import_id)] == [
         (None, State.QUEUED),
         (State.QUEUED, State.SUBMITTING),
         (State.SUBMITTING, State.RUNNING),
         (State.RUNNING, State.FAILED),
     ]
-    assert ledger.events(import_id)[-1].facts["error"]["code"] == "IMG.0057"
+    assert ledger.imports.events(import_id)[-1].facts["error"]["code"] == "IMG.0057"
 
 
 def test_events_can_be_read_on_from_the_last_one_seen(ledger: Ledger) -> None:
     import_id = a_running(ledger)
-    first, *rest = ledger.events(import_id)
+    first, *rest = ledger.imports.events(import_id)
 
-    assert ledger.events(import_id, after=first.id) == rest
+    assert ledger.imports.events(import_id, after=first.id) == rest
 
 
 def test_a_success_keeps_the_image_and_clears_the_error(ledger: Ledger) -> None:
     import_id = a_running(ledger)
-    ledger.move(
+    ledger.transitions.move(
         import_id, from_state=State.RUNNING, to=State.VERIFYING, image_id="i", error=FAILURE
     )
 
-    ledger.move(
+    ledger.transitions.move(
         import_id,
         from_state=State.VERIFYING,
         to=State.SUCCEEDED,
         image=ImageFacts(id="i", tags=("a=b",)),
     )
 
-    assert ledger.get(import_id).image == ImageFacts(id="i", tags=("a=b",))
-    assert ledger.get(import_id).error is None
+    assert ledger.imports.get(import_id).image == ImageFacts(id="i", tags=("a=b",))
+    assert ledger.imports.get(import_id).error is None
 
 
 def test_a_move_from_another_state_is_stale(ledger: Ledger) -> None:
     import_id = a_running(ledger)
 
     with pytest.raises(ConcurrentTransition) as caught:
-        ledger.move(import_id, from_state=State.QUEUED, to=State.SUBMITTING)
+        ledger.transitions.move(import_id, from_state=State.QUEUED, to=State.SUBMITTING)
 
     assert caught.value.current.state is State.RUNNING
 
@@ -131,24 +137,24 @@ def test_a_move_of_another_version_is_stale(ledger: Ledger) -> None:
     import_id = a_running(ledger)
 
     with pytest.raises(ConcurrentTransition):
-        ledger.move(import_id, from_state=State.RUNNING, to=State.VERIFYING, version=1)
+        ledger.transitions.move(import_id, from_state=State.RUNNING, to=State.VERIFYING, version=1)
 
 
 def test_an_arrow_that_does_not_exist_is_refused(ledger: Ledger) -> None:
     import_id = a_running(ledger)
 
     with pytest.raises(IllegalTransition):
-        ledger.move(import_id, from_state=State.RUNNING, to=State.SUCCEEDED)
+        ledger.transitions.move(import_id, from_state=State.RUNNING, to=State.SUCCEEDED)
 
-    assert ledger.get(import_id).state is State.RUNNING
+    assert ledger.imports.get(import_id).state is State.RUNNING
 
 
 def test_one_of_many_threads_wins_a_move(ledger: Ledger) -> None:
-    record, _ = ledger.record(a_request())
+    record, _ = ledger.imports.record(a_request())
 
     def won(_: int) -> bool:
         try:
-            ledger.move(record.id, from_state=State.QUEUED, to=State.SUBMITTING)
+            ledger.transitions.move(record.id, from_state=State.QUEUED, to=State.SUBMITTING)
         except ConcurrentTransition:
             return False
         return True
@@ -158,7 +164,7 @@ def test_one_of_many_threads_wins_a_move(ledger: Ledger) -> None:
 
 
 def test_one_of_many_processes_wins_a_move(ledger: Ledger, url: str) -> None:
-    record, _ = ledger.record(a_request())
+    record, _ = ledger.imports.record(a_request())
     start = datetime.now(UTC).timestamp() + 2
 
     with multiprocessing.get_context("spawn").Pool(4) as pool:
@@ -177,7 +183,7 @@ def test_a_ledger_without_tables_says_what_to_do(url: str) -> None:
 
     assert not ledger.is_current()
     with pytest.raises(LedgerOutdated, match="ims-import doctor --migrate"):
-        ledger.counts()
+        ledger.imports.counts()
     ledger.close()
 
 
@@ -187,7 +193,7 @@ sys.path[:0] = {path!r}
 from builders import a_request
 from racing import migrate, win_a_move
 from ims_ledger import Ledger
-Ledger({url!r}).record(a_request(), import_id="survivor")
+Ledger({url!r}).imports.record(a_request(), import_id="survivor")
 os.kill(os.getpid(), signal.SIGKILL)
 """
 
@@ -198,17 +204,17 @@ def test_what_was_committed_survives_the_process(ledger: Ledger, url: str) -> No
     died = subprocess.run([sys.executable, "-c", code], check=False, env=os.environ | {"CI": ""})
 
     assert died.returncode == -signal.SIGKILL
-    assert ledger.get("survivor").state is State.QUEUED
+    assert ledger.imports.get("survivor").state is State.QUEUED
 
 
 def test_pages_go_from_the_newest_to_the_oldest(url: str) -> None:
     clock = iter(NOON + timedelta(seconds=second) for second in range(99))
     ledger = Ledger(url, now=lambda: next(clock))
     ledger.migrate()
-    ids = [ledger.record(a_request(name=f"n{number}"))[0].id for number in range(5)]
+    ids = [ledger.imports.record(a_request(name=f"n{number}"))[0].id for number in range(5)]
 
-    first = ledger.page(limit=2)
-    second = ledger.page(limit=9, before=first[-1].id)
+    first = ledger.imports.page(limit=2)
+    second = ledger.imports.page(limit=9, before=first[-1].id)
 
     assert [record.id for record in first + second] == ids[::-1]
     ledger.close()
@@ -218,34 +224,37 @@ def test_pages_go_from_the_newest_to_the_oldest(url: str) -> None:
     "wanted", [{"states": [State.RUNNING]}, {"name": "mine"}, {"cloud": "otc"}], ids=str
 )
 def test_a_list_can_be_filtered(ledger: Ledger, wanted: dict) -> None:  # type: ignore[type-arg]
-    ledger.record(a_request())
-    mine, _ = ledger.record(a_request(name="mine", cloud="otc"))
-    ledger.move(mine.id, from_state=State.QUEUED, to=State.SUBMITTING)
-    ledger.move(mine.id, from_state=State.SUBMITTING, to=State.RUNNING)
+    ledger.imports.record(a_request())
+    mine, _ = ledger.imports.record(a_request(name="mine", cloud="otc"))
+    ledger.transitions.move(mine.id, from_state=State.QUEUED, to=State.SUBMITTING)
+    ledger.transitions.move(mine.id, from_state=State.SUBMITTING, to=State.RUNNING)
 
-    assert [record.id for record in ledger.page(**wanted)] == [mine.id]
+    assert [record.id for record in ledger.imports.page(**wanted)] == [mine.id]
 
 
 def test_active_counts_what_may_have_a_job(ledger: Ledger) -> None:
     a_running(ledger)
     ended = a_running(ledger)
-    ledger.move(ended, from_state=State.RUNNING, to=State.FAILED)
-    ledger.record(a_request())
+    ledger.transitions.move(ended, from_state=State.RUNNING, to=State.FAILED)
+    ledger.imports.record(a_request())
 
-    assert ledger.active("p") == 1
-    assert ledger.active("other") == 0
-    assert ledger.counts() == {State.RUNNING: 1, State.FAILED: 1, State.QUEUED: 1}
+    assert ledger.transitions.active("p") == 1
+    assert ledger.transitions.active("other") == 0
+    assert ledger.imports.counts() == {State.RUNNING: 1, State.FAILED: 1, State.QUEUED: 1}
 
 
 def test_a_note_is_an_event_without_a_move(ledger: Ledger) -> None:
     import_id = a_running(ledger)
-    before = ledger.get(import_id)
+    before = ledger.imports.get(import_id)
 
-    ledger.add_event(import_id, "overdue", overdue=True, reason="late")
+    ledger.transitions.add_event(import_id, "overdue", overdue=True, reason="late")
 
-    record = ledger.get(import_id)
+    record = ledger.imports.get(import_id)
     assert (record.overdue, record.state, record.version) == (True, State.RUNNING, before.version)
-    assert (ledger.events(import_id)[-1].kind, ledger.events(import_id)[-1].reason) == (
+    assert (
+        ledger.imports.events(import_id)[-1].kind,
+        ledger.imports.events(import_id)[-1].reason,
+    ) == (
         "overdue",
         "late",
     )
@@ -253,29 +262,29 @@ def test_a_note_is_an_event_without_a_move(ledger: Ledger) -> None:
 
 def test_an_import_is_open_until_its_end_was_reported(ledger: Ledger) -> None:
     import_id = a_running(ledger)
-    ledger.move(import_id, from_state=State.RUNNING, to=State.FAILED)
-    assert [record.id for record in ledger.open_imports()] == [import_id]
+    ledger.transitions.move(import_id, from_state=State.RUNNING, to=State.FAILED)
+    assert [record.id for record in ledger.imports.unreported()] == [import_id]
 
-    ledger.mark_reported(import_id)
+    ledger.imports.mark_reported(import_id)
 
-    assert ledger.is_reported(import_id)
-    assert ledger.open_imports() == []
+    assert ledger.imports.is_reported(import_id)
+    assert ledger.imports.unreported() == []
 
 
 def test_open_imports_are_walked_in_pages(ledger: Ledger) -> None:
-    ids = sorted(ledger.record(a_request())[0].id for _ in range(5))
+    ids = sorted(ledger.imports.record(a_request())[0].id for _ in range(5))
 
-    first = [record.id for record in ledger.open_imports(limit=3)]
+    first = [record.id for record in ledger.imports.unreported(limit=3)]
 
     assert first == ids[:3]
-    assert [record.id for record in ledger.open_imports(after=first[-1])] == ids[3:]
+    assert [record.id for record in ledger.imports.unreported(after=first[-1])] == ids[3:]
 
 
 def test_the_canvas_is_kept_with_the_import(ledger: Ledger) -> None:
     import_id = a_running(ledger)
-    ledger.keep_canvas(import_id, "{}")
+    ledger.imports.save_canvas(import_id, "{}")
 
-    [(record, canvas)] = ledger.upcoming([import_id, "nobody"]).values()
+    [(record, canvas)] = ledger.imports.with_canvases([import_id, "nobody"]).values()
 
     assert (record.id, canvas) == (import_id, "{}")
 
@@ -294,7 +303,7 @@ def test_a_ledger_out_of_reach_says_so_without_the_password(
     ledger = Ledger(address(tmp_path))
 
     with pytest.raises(LedgerUnavailable, match="IMS_IMPORT_LEDGER_URL") as caught:
-        ledger.counts()
+        ledger.imports.counts()
 
     assert "s3cret" not in str(caught.value)
     ledger.close()

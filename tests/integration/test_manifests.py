@@ -169,4 +169,4 @@ def test_a_thousand_images_interrupted_and_applied_again_are_a_thousand_imports(
 
 
 def recorded(running: Running) -> int:
-    return sum(running.client.ledger.counts().values())
+    return sum(running.client.ledger.imports.counts().values())

@@ -42,29 +42,34 @@ def ledger(url: str, clock: Clock) -> Iterator[Ledger]:
 
 
 def asked(ledger: Ledger, url: str | None = HOOK, cloud: str | None = None) -> ImportRecord:
-    return ledger.record(a_request(webhook_url=url, cloud=cloud))[0]
+    return ledger.imports.record(a_request(webhook_url=url, cloud=cloud))[0]
 
 
 def runs(ledger: Ledger, url: str | None = HOOK, cloud: str | None = None) -> str:
     record = asked(ledger, url, cloud)
-    ledger.move(record.id, from_state=State.QUEUED, to=State.SUBMITTING, project="p", attempts=1)
-    return ledger.move(record.id, from_state=State.SUBMITTING, to=State.RUNNING, job_id="job").id
+    ledger.transitions.move(
+        record.id, from_state=State.QUEUED, to=State.SUBMITTING, project="p", attempts=1
+    )
+    return ledger.transitions.move(
+        record.id, from_state=State.SUBMITTING, to=State.RUNNING, job_id="job"
+    ).id
 
 
 def fails(ledger: Ledger, import_id: str) -> None:
-    ledger.move(import_id, from_state=State.RUNNING, to=State.FAILED, error=FAILURE, reason="why")
+    ledger.transitions.move(
+        import_id, from_state=State.RUNNING, to=State.FAILED, error=FAILURE, reason="why"
+    )
 
 
 def told(ledger: Ledger, import_id: str | None = None) -> list[str]:
     """Events that were or are to be told, the oldest first."""
-    return [str(one.event) for one in reversed(ledger.deliveries.page(import_id=import_id))]
+    return [str(one.event) for one in reversed(ledger.outbox.page(import_id=import_id))]
 
 
 def in_hand(ledger: Ledger) -> list[OutgoingMessage]:
     """What workers have begun to send now."""
     letters = [
-        ledger.deliveries.begin(claim, lease=LEASE)
-        for claim in ledger.deliveries.claim(lease=LEASE)
+        ledger.outbox.begin(claim, lease=LEASE) for claim in ledger.outbox.claim(lease=LEASE)
     ]
     return [letter for letter in letters if letter is not None]
 
@@ -74,13 +79,13 @@ def in_hand(ledger: Ledger) -> list[OutgoingMessage]:
 
 def test_a_receiver_is_told_what_the_import_became_and_how_it_stood_then(ledger: Ledger) -> None:
     import_id = runs(ledger)
-    ledger.add_event(import_id, "overdue", overdue=True, reason="late")
-    ledger.move(
+    ledger.transitions.add_event(import_id, "overdue", overdue=True, reason="late")
+    ledger.transitions.move(
         import_id, from_state=State.RUNNING, to=State.UNCERTAIN, reason="IMS forgot the job"
     )
-    ledger.move(import_id, from_state=State.UNCERTAIN, to=State.RUNNING)
-    ledger.move(import_id, from_state=State.RUNNING, to=State.VERIFYING, image_id="i")
-    ledger.move(import_id, from_state=State.VERIFYING, to=State.SUCCEEDED)
+    ledger.transitions.move(import_id, from_state=State.UNCERTAIN, to=State.RUNNING)
+    ledger.transitions.move(import_id, from_state=State.RUNNING, to=State.VERIFYING, image_id="i")
+    ledger.transitions.move(import_id, from_state=State.VERIFYING, to=State.SUCCEEDED)
 
     assert told(ledger) == [
         "import.submitted", "import.overdue", "import.uncertain", "import.succeeded",
@@ -98,7 +103,7 @@ def test_a_receiver_is_told_what_the_import_became_and_how_it_stood_then(ledger:
 def test_failure_and_cancel_are_told(ledger: Ledger) -> None:
     failed, canceled = runs(ledger), asked(ledger).id
     fails(ledger, failed)
-    ledger.cancel(canceled, by="me")
+    ledger.transitions.cancel(canceled, by="me")
 
     assert told(ledger, failed) == ["import.submitted", "import.failed"]
     assert told(ledger, canceled) == ["import.canceled"]
@@ -108,14 +113,14 @@ def test_a_move_that_does_not_happen_is_not_told(ledger: Ledger) -> None:
     import_id = asked(ledger).id
 
     with pytest.raises(IllegalTransition):
-        ledger.move(import_id, from_state=State.QUEUED, to=State.SUCCEEDED)
+        ledger.transitions.move(import_id, from_state=State.QUEUED, to=State.SUCCEEDED)
 
     assert told(ledger) == []
 
 
 def test_nobody_is_told_where_nobody_asked(ledger: Ledger) -> None:
     import_id = runs(ledger, url=None)
-    ledger.progressed(import_id, Progress(percent=60, source="ims"))
+    ledger.transitions.report_progress(import_id, Progress(percent=60, source="ims"))
     fails(ledger, import_id)
 
     assert told(ledger) == []
@@ -124,22 +129,22 @@ def test_nobody_is_told_where_nobody_asked(ledger: Ledger) -> None:
 def test_progress_is_told_once_for_each_step_of_an_attempt(ledger: Ledger) -> None:
     import_id = runs(ledger)
     for percent in (26.0, 26.0, 30.0, 51.0):
-        ledger.progressed(import_id, Progress(percent=percent, source="ims"))
+        ledger.transitions.report_progress(import_id, Progress(percent=percent, source="ims"))
 
-    steps = [one for one in ledger.deliveries.page() if one.event is WebhookEvent.PROGRESS]
+    steps = [one for one in ledger.outbox.page() if one.event is WebhookEvent.PROGRESS]
     assert len(steps) == 2
 
 
 def test_an_adopted_job_is_told_to_those_who_are_told_of_everything(ledger: Ledger) -> None:
-    ledger.webhooks.add(HOOK)
+    ledger.webhook_endpoints.add(HOOK)
 
-    ledger.adopt("job-1", name="a", cloud=None, by="me")
+    ledger.imports.adopt("job-1", name="a", cloud=None, by="me")
 
     assert told(ledger) == ["import.submitted"]
 
 
 def test_a_webhook_is_told_only_what_it_wants(ledger: Ledger) -> None:
-    ledger.webhooks.add(HOOK, events={WebhookEvent.FAILED}, clouds={"prod"})
+    ledger.webhook_endpoints.add(HOOK, events={WebhookEvent.FAILED}, clouds={"prod"})
 
     for cloud in ("prod", "test", None):
         fails(ledger, runs(ledger, url=None, cloud=cloud))
@@ -148,24 +153,24 @@ def test_a_webhook_is_told_only_what_it_wants(ledger: Ledger) -> None:
 
 
 def test_an_address_that_is_named_twice_is_told_once(ledger: Ledger) -> None:
-    ledger.webhooks.add(HOOK)
-    ledger.webhooks.add("https://other.example/")
+    ledger.webhook_endpoints.add(HOOK)
+    ledger.webhook_endpoints.add("https://other.example/")
 
     runs(ledger)
 
-    assert {one.url for one in ledger.deliveries.page()} == {HOOK, "https://other.example/"}
+    assert {one.url for one in ledger.outbox.page()} == {HOOK, "https://other.example/"}
     assert len(told(ledger)) == 2
 
 
 def test_a_removed_webhook_is_told_nothing_new(ledger: Ledger) -> None:
-    webhook = ledger.webhooks.add(HOOK)
-    ledger.webhooks.remove(webhook.id)
+    webhook = ledger.webhook_endpoints.add(HOOK)
+    ledger.webhook_endpoints.remove(webhook.id)
 
     runs(ledger, url=None)
 
-    assert (ledger.webhooks.all(), told(ledger)) == ([], [])
+    assert (ledger.webhook_endpoints.all(), told(ledger)) == ([], [])
     with pytest.raises(NoSuchWebhook):
-        ledger.webhooks.remove(webhook.id)
+        ledger.webhook_endpoints.remove(webhook.id)
 
 
 # --- order, copies, limits ------------------------------------------------------------------
@@ -176,12 +181,12 @@ def test_of_one_import_a_receiver_is_told_in_order(ledger: Ledger, clock: Clock)
 
     [first] = in_hand(ledger)
     assert in_hand(ledger) == []
-    ledger.deliveries.again(first, 500, "answered 500", after=timedelta(seconds=5))
+    ledger.outbox.again(first, 500, "answered 500", after=timedelta(seconds=5))
     assert in_hand(ledger) == []
     clock.now += timedelta(seconds=6)
     [again] = in_hand(ledger)
     assert (again.claim.id, again.body, again.attempts) == (first.claim.id, first.body, 1)
-    ledger.deliveries.delivered(again, 204)
+    ledger.outbox.delivered(again, 204)
 
     [second] = in_hand(ledger)
     assert [first.event, second.event] == ["import.submitted", "import.failed"]
@@ -191,38 +196,38 @@ def test_what_was_given_up_lets_the_next_go(ledger: Ledger) -> None:
     fails(ledger, runs(ledger))
     [first] = in_hand(ledger)
 
-    ledger.deliveries.given_up(first, None, "refused")
+    ledger.outbox.given_up(first, None, "refused")
 
     assert [letter.event for letter in in_hand(ledger)] == ["import.failed"]
-    given_up = ledger.deliveries.get(first.claim.id)
+    given_up = ledger.outbox.get(first.claim.id)
     assert (given_up.state, given_up.error, given_up.attempts) == ("failed", "refused", 1)
 
 
 def test_a_late_or_second_copy_of_a_message_sends_nothing(ledger: Ledger) -> None:
     runs(ledger)
-    [claim] = ledger.deliveries.claim(lease=LEASE)
+    [claim] = ledger.outbox.claim(lease=LEASE)
 
-    letters = [ledger.deliveries.begin(claim, lease=LEASE) for _ in range(3)]
+    letters = [ledger.outbox.begin(claim, lease=LEASE) for _ in range(3)]
 
     assert [letter is None for letter in letters] == [False, True, True]
     assert letters[0] is not None
-    ledger.deliveries.delivered(letters[0], 200)
-    assert ledger.deliveries.begin(letters[0].claim, lease=LEASE) is None
+    ledger.outbox.delivered(letters[0], 200)
+    assert ledger.outbox.begin(letters[0].claim, lease=LEASE) is None
 
 
 def test_a_message_that_is_lost_is_sent_again_when_its_lease_has_run_out(
     ledger: Ledger, clock: Clock
 ) -> None:
     runs(ledger)
-    [lost] = ledger.deliveries.claim(lease=LEASE)
-    assert ledger.deliveries.claim(lease=LEASE) == []
+    [lost] = ledger.outbox.claim(lease=LEASE)
+    assert ledger.outbox.claim(lease=LEASE) == []
 
     clock.now += LEASE
 
-    [claim] = ledger.deliveries.claim(lease=LEASE)
+    [claim] = ledger.outbox.claim(lease=LEASE)
     assert (claim.id, claim.generation) == (lost.id, lost.generation + 1)
-    assert ledger.deliveries.begin(lost, lease=LEASE) is None
-    assert ledger.deliveries.begin(claim, lease=LEASE) is not None
+    assert ledger.outbox.begin(lost, lease=LEASE) is None
+    assert ledger.outbox.begin(claim, lease=LEASE) is not None
 
 
 def test_who_was_overtaken_does_not_decide_what_came_of_it(ledger: Ledger, clock: Clock) -> None:
@@ -230,11 +235,11 @@ def test_who_was_overtaken_does_not_decide_what_came_of_it(ledger: Ledger, clock
     [slow] = in_hand(ledger)
     clock.now += LEASE
     [quick] = in_hand(ledger)
-    ledger.deliveries.delivered(quick, 204)
+    ledger.outbox.delivered(quick, 204)
 
-    ledger.deliveries.given_up(slow, None, "too slow")
+    ledger.outbox.given_up(slow, None, "too slow")
 
-    assert ledger.deliveries.get(slow.claim.id).state is DeliveryState.DELIVERED
+    assert ledger.outbox.get(slow.claim.id).state is DeliveryState.DELIVERED
 
 
 def test_one_slow_receiver_holds_few_workers_and_leaves_room_for_others(ledger: Ledger) -> None:
@@ -249,7 +254,7 @@ def test_one_slow_receiver_holds_few_workers_and_leaves_room_for_others(ledger: 
     assert len(first) == MOST_AT_ONCE
     assert [letter.url for letter in first].count(HOOK) == MOST_AT_ONE_ENDPOINT
     assert in_hand(ledger) == []
-    ledger.deliveries.delivered(first[-1], 204)
+    ledger.outbox.delivered(first[-1], 204)
     assert [letter.url in others for letter in in_hand(ledger)] == [True]
 
 
@@ -259,45 +264,45 @@ def test_one_slow_receiver_holds_few_workers_and_leaves_room_for_others(ledger: 
 def test_a_delivery_can_be_sent_again_as_it_was(ledger: Ledger) -> None:
     runs(ledger)
     [first] = in_hand(ledger)
-    ledger.deliveries.delivered(first, 204)
+    ledger.outbox.delivered(first, 204)
 
-    fresh = ledger.deliveries.resend(first.claim.id)
+    fresh = ledger.outbox.resend(first.claim.id)
 
     assert (fresh.state, fresh.attempts) == ("pending", 0)
     [again] = in_hand(ledger)
     assert (again.claim.id, again.body) == (first.claim.id, first.body)
     with pytest.raises(NoSuchDelivery):
-        ledger.deliveries.resend("msg_none")
+        ledger.outbox.resend("msg_none")
 
 
 def test_an_import_is_not_forgotten_before_its_receivers_know(ledger: Ledger, clock: Clock) -> None:
     import_id = runs(ledger)
     fails(ledger, import_id)
-    ledger.mark_reported(import_id)
+    ledger.imports.mark_reported(import_id)
     clock.now += timedelta(days=1)
 
-    assert ledger.prune(before=clock.now) == 0
+    assert ledger.imports.prune(before=clock.now) == 0
     for _ in range(2):
         [letter] = in_hand(ledger)
-        ledger.deliveries.delivered(letter, 204)
-    assert ledger.prune(before=clock.now) == 1
-    assert ledger.deliveries.page() == []
+        ledger.outbox.delivered(letter, 204)
+    assert ledger.imports.prune(before=clock.now) == 1
+    assert ledger.outbox.page() == []
 
 
 def test_deliveries_of_other_clouds_are_not_listed(ledger: Ledger) -> None:
     mine, _ = runs(ledger, cloud="mine"), runs(ledger, cloud="theirs")
 
-    assert [one.import_id for one in ledger.deliveries.page(clouds=["mine"])] == [mine]
+    assert [one.import_id for one in ledger.outbox.page(clouds=["mine"])] == [mine]
 
 
 def test_a_rotated_secret_counts_at_once_and_the_old_one_for_a_day(
     ledger: Ledger, clock: Clock
 ) -> None:
-    assert ledger.webhooks.generations(HOOK) == [1]
-    assert ledger.webhooks.rotate(f"{HOOK}?build=1") == HOOK
-    assert ledger.webhooks.generations(HOOK) == [2, 1]
+    assert ledger.webhook_endpoints.generations(HOOK) == [1]
+    assert ledger.webhook_endpoints.rotate(f"{HOOK}?build=1") == HOOK
+    assert ledger.webhook_endpoints.generations(HOOK) == [2, 1]
 
     clock.now += OVERLAP
-    assert ledger.webhooks.generations(HOOK) == [2]
-    ledger.webhooks.rotate(HOOK)
-    assert ledger.webhooks.generations(HOOK) == [3, 2]
+    assert ledger.webhook_endpoints.generations(HOOK) == [2]
+    ledger.webhook_endpoints.rotate(HOOK)
+    assert ledger.webhook_endpoints.generations(HOOK) == [3, 2]

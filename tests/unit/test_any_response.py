@@ -122,11 +122,12 @@ class ToldByAnyone(Told):
 
     def __init__(self, ledger: Ledger, answers: Iterator[Drawn]) -> None:
         self.ledger, self.clock = ledger, Clock()
-        ledger._now = self.clock
+        ledger.imports._now = ledger.transitions._now = self.clock
         self.id = self.record()
         self.talk = Talk(answers, self.id)
         self.importer = Importer(
-            records=ledger,
+            records=ledger.imports,
+            transitions=ledger.transitions,
             clouds=FakeClouds(client_on(self.talk)),
             cooldowns=FakeCooldowns(self.clock),
             patience=QUICK_SETTINGS,

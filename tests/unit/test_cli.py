@@ -247,8 +247,8 @@ def test_a_ledger_that_cannot_be_opened_is_unreachable(
 def test_a_finished_import_is_shown_and_listed(ims: Ims, tmp_path: Path) -> None:
     ledger = Ledger(f"sqlite:///{tmp_path / 'ledger.db'}")
     ledger.migrate()
-    record, _ = ledger.record(ImportRequest.model_validate(a_body(name="shown")))
-    ledger.move(
+    record, _ = ledger.imports.record(ImportRequest.model_validate(a_body(name="shown")))
+    ledger.transitions.move(
         record.id, from_state=State.QUEUED, to=State.FAILED, error=a_failure(), reason="bad file"
     )
     ledger.close()

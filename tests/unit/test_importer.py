@@ -42,7 +42,8 @@ class Told:
     def __init__(self, ledger: Ledger, cloud: FakeImageService, clock: Clock) -> None:
         self.ledger, self.cloud, self.clock = ledger, cloud, clock
         self.importer = Importer(
-            records=ledger,
+            records=ledger.imports,
+            transitions=ledger.transitions,
             clouds=FakeClouds(cloud),
             cooldowns=FakeCooldowns(clock),
             patience=QUICK_SETTINGS,
@@ -58,12 +59,12 @@ class Told:
         self.pauses: list[timedelta] = []
 
     def record(self, **differences: Any) -> str:
-        record, _ = self.ledger.record(parse_request(a_body(**differences)))
+        record, _ = self.ledger.imports.record(parse_request(a_body(**differences)))
         return record.id
 
     @property
     def now(self) -> ImportResult:
-        return self.ledger.get(self.id)
+        return self.ledger.imports.get(self.id)
 
     def submit(self) -> ImportResult:
         return self._took(self.importer.submit(self.id))
@@ -89,7 +90,9 @@ class Told:
 
     def path(self) -> list[str]:
         """Every state it was in, from its events."""
-        return [str(event.to_state) for event in self.ledger.events(self.id) if event.to_state]
+        return [
+            str(event.to_state) for event in self.ledger.imports.events(self.id) if event.to_state
+        ]
 
 
 @pytest.fixture
@@ -125,12 +128,12 @@ def test_the_first_look_comes_at_once_and_later_ones_more_rarely(story: Told) ->
 
 
 def test_receivers_learn_of_progress_in_steps(story: Told) -> None:
-    story.ledger.webhooks.add("https://ci.example/hook")
+    story.ledger.webhook_endpoints.add("https://ci.example/hook")
     story.cloud.looks, story.cloud.percents = 20, True
 
     story.to_the_end()
 
-    told = [str(one.event) for one in reversed(story.ledger.deliveries.page())]
+    told = [str(one.event) for one in reversed(story.ledger.outbox.page())]
     assert told == ["import.submitted", *["import.progress"] * 3, "import.succeeded"]
 
 
@@ -233,7 +236,7 @@ def test_a_project_that_was_asked_to_slow_down_gets_no_request_from_anybody(stor
     story.importer.submit(other)
 
     assert story.cloud.creates == 1
-    assert story.ledger.get(other).reason == "IMS asks to slow down until 03:05:05 UTC"
+    assert story.ledger.imports.get(other).reason == "IMS asks to slow down until 03:05:05 UTC"
     story.clock.now += timedelta(seconds=61)
     story.importer.submit(other)
     assert story.cloud.creates == 2
@@ -323,7 +326,7 @@ def test_two_images_for_one_request_are_named_and_not_touched(story: Told) -> No
 
 def test_who_finds_an_import_in_submitting_looks_before_anything_is_asked(story: Told) -> None:
     """Its worker died after the intent; whether it had asked is unknown."""
-    story.ledger.move(
+    story.ledger.transitions.move(
         story.id, from_state=State.QUEUED, to=State.SUBMITTING, project="p-1", attempts=1
     )
 
@@ -364,7 +367,7 @@ def test_an_image_of_the_same_name_from_another_file_is_not_ours(story: Told) ->
 
 
 def test_canceled_before_ims_was_asked_nothing_is_asked(story: Told) -> None:
-    story.ledger.cancel(story.id, by="me")
+    story.ledger.transitions.cancel(story.id, by="me")
 
     assert story.submit().state is State.CANCELED
     assert story.cloud.creates == 0
@@ -372,7 +375,7 @@ def test_canceled_before_ims_was_asked_nothing_is_asked(story: Told) -> None:
 
 def test_canceled_while_the_job_runs_the_image_is_deleted_when_it_is_done(story: Told) -> None:
     story.submit()
-    story.ledger.cancel(story.id, by="me")
+    story.ledger.transitions.cancel(story.id, by="me")
 
     end = story.to_the_end()
 
@@ -383,7 +386,7 @@ def test_canceled_while_the_job_runs_the_image_is_deleted_when_it_is_done(story:
 
 def test_the_image_is_left_if_asked_to(story: Told) -> None:
     story.submit()
-    story.ledger.cancel(story.id, leave_image=True, by="me")
+    story.ledger.transitions.cancel(story.id, leave_image=True, by="me")
 
     end = story.to_the_end()
 
@@ -394,7 +397,7 @@ def test_the_image_is_left_if_asked_to(story: Told) -> None:
 def test_a_canceled_import_whose_answer_was_lost_is_never_asked_for_again(story: Told) -> None:
     story.cloud.lose_next_answer(made=False)
     story.submit()
-    story.ledger.cancel(story.id, by="me")
+    story.ledger.transitions.cancel(story.id, by="me")
 
     assert story.to_the_end().state is State.CANCELED
     assert story.cloud.creates == 1
@@ -404,14 +407,14 @@ def test_what_has_ended_cannot_be_canceled(story: Told) -> None:
     story.to_the_end()
 
     with pytest.raises(InvalidState, match="is SUCCEEDED: it has ended"):
-        story.ledger.cancel(story.id, by="me")
+        story.ledger.transitions.cancel(story.id, by="me")
 
 
 def test_a_failed_import_is_tried_again_under_the_same_id_when_asked(story: Told) -> None:
     story.cloud.fail_next_job()
     story.to_the_end()
 
-    story.ledger.retry(story.id, by="me")
+    story.ledger.transitions.retry(story.id, by="me")
     end = story.to_the_end()
 
     assert (end.state, end.attempts, end.error) == (State.SUCCEEDED, 2, None)
@@ -436,9 +439,9 @@ def test_a_job_that_failed_for_a_passing_reason_is_tried_again_but_not_for_ever(
 
 def test_an_image_that_an_earlier_attempt_left_is_not_taken_for_this_ones(story: Told) -> None:
     story.submit()
-    story.ledger.cancel(story.id, leave_image=True, by="me")
+    story.ledger.transitions.cancel(story.id, leave_image=True, by="me")
     story.to_the_end()
-    story.ledger.retry(story.id, by="me")
+    story.ledger.transitions.retry(story.id, by="me")
     story.cloud.lose_next_answer(made=False)
 
     end = story.to_the_end()
@@ -452,7 +455,7 @@ def test_who_resolves_an_uncertain_import_names_its_image(story: Told) -> None:
     story.submit()
     story.cloud.images[ImageId("theirs")] = ImageFacts(id="theirs", status="active")
 
-    story.ledger.resolve(story.id, to=State.VERIFYING, image_id="theirs", by="me")
+    story.ledger.transitions.resolve(story.id, to=State.VERIFYING, image_id="theirs", by="me")
 
     assert story.to_the_end().image_id == "theirs"
 
@@ -508,7 +511,7 @@ def test_past_its_deadline_an_import_is_flagged_once_and_followed_all_the_same(
 
     for _ in range(3):
         assert story.look().overdue
-    flagged = [event for event in story.ledger.events(story.id) if event.kind == "overdue"]
+    flagged = [event for event in story.ledger.imports.events(story.id) if event.kind == "overdue"]
 
     assert len(flagged) == 1
     assert story.pauses[-1] > QUICK_SETTINGS.longest
@@ -550,7 +553,9 @@ def test_a_job_that_succeeds_without_an_image_id_has_its_image_looked_for(story:
 @pytest.mark.parametrize("status", ["killed", "deleted"])
 def test_an_image_that_did_not_survive_fails_the_import(story: Told, status: str) -> None:
     story.submit()
-    story.ledger.move(story.id, from_state=State.RUNNING, to=State.VERIFYING, image_id="img-1")
+    story.ledger.transitions.move(
+        story.id, from_state=State.RUNNING, to=State.VERIFYING, image_id="img-1"
+    )
     image_id = ImageId("img-1")
     story.cloud.images[image_id] = story.cloud.images[image_id].model_copy(
         update={"status": status}
@@ -565,7 +570,9 @@ def test_an_image_that_did_not_survive_fails_the_import(story: Told, status: str
 def test_an_image_that_stays_missing_fails_the_import_after_some_patience(story: Told) -> None:
     story.submit()
     story.cloud.images.clear()
-    story.ledger.move(story.id, from_state=State.RUNNING, to=State.VERIFYING, image_id="img-1")
+    story.ledger.transitions.move(
+        story.id, from_state=State.RUNNING, to=State.VERIFYING, image_id="img-1"
+    )
 
     assert story.look().state is State.VERIFYING
     end = story.to_the_end()

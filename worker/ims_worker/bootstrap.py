@@ -79,7 +79,8 @@ def build(settings: Settings) -> Services:
     redis = connect_redis(settings)
     clouds = OpenStackClouds(settings, redis)
     importer = Importer(
-        records=ledger,
+        records=ledger.imports,
+        transitions=ledger.transitions,
         clouds=clouds,
         cooldowns=RedisCooldowns(redis),
         patience=patience(settings),

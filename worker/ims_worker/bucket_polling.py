@@ -139,7 +139,7 @@ def watch_object(self: Any, bucket: str, key: str) -> None:
 def _import(app: Celery, services: Services, rule: Rule, objects: Iterable[StoredObject]) -> None:
     """Ask for an import of each object that has not been imported as it is now."""
     whole = {rule.image_url(found.key): found for found in objects}
-    known = services.ledger.watched.etags(rule.name, whole)
+    known = services.ledger.imported_objects.etags(rule.name, whole)
     imported = []
     for url, found in whole.items():
         if known.get(url) == found.etag:
@@ -147,7 +147,7 @@ def _import(app: Celery, services: Services, rule: Rule, objects: Iterable[Store
         record = _record(app, services, rule, found)
         if record is not None:
             imported.append(Imported(url, found.etag, record.id))
-    services.ledger.watched.remember(rule.name, imported)
+    services.ledger.imported_objects.remember(rule.name, imported)
 
 
 def _record(
@@ -156,7 +156,7 @@ def _record(
     key = rule.idempotency_key(found)
     try:
         request = rule.request_for(found)
-        record, created = services.ledger.record(
+        record, created = services.ledger.imports.record(
             request, key=key, requested_by=f"watch:{rule.name}"
         )
     except InvalidRequest as exc:

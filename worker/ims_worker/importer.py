@@ -40,7 +40,15 @@ from ims_worker.errors import (
     Refused,
     Unavailable,
 )
-from ims_worker.ports import Clouds, Cooldowns, ImageId, ImageService, JobId, Records
+from ims_worker.ports import (
+    Clouds,
+    Cooldowns,
+    ImageId,
+    ImageService,
+    JobId,
+    Records,
+    Transitions,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -95,6 +103,7 @@ class Importer:
     """Takes the next step of an import, whatever state it was left in."""
 
     records: Records
+    transitions: Transitions
     clouds: Clouds
     cooldowns: Cooldowns
     patience: PollingPolicy
@@ -141,7 +150,7 @@ class Importer:
         if rest := self.cooldowns.rest(project, create=True):
             reason = f"IMS asks to slow down until {self.now() + rest:%H:%M:%S} UTC"
             return self._wait(record, reason, rest, WaitsFor.CLOUD, project=project)
-        record = self.records.admit(
+        record = self.transitions.admit(
             record.id,
             version=record.version,
             project=project,
@@ -168,7 +177,7 @@ class Importer:
 
     def _taken(self, record: ImportRecord, job_id: JobId) -> Next:
         # A sweep that lost patience may have called this uncertain meanwhile: now it is known.
-        running = self.records.move(
+        running = self.transitions.move(
             record.id,
             from_state=(State.SUBMITTING, State.UNCERTAIN),
             to=State.RUNNING,
@@ -215,7 +224,7 @@ class Importer:
         **facts: Any,
     ) -> Next:
         if (record.state, record.reason) != (State.WAITING, reason):
-            record = self.records.move(
+            record = self.transitions.move(
                 record.id,
                 from_state=record.state,
                 to=State.WAITING,
@@ -274,13 +283,13 @@ class Importer:
         begun = record.submitted_at or record.created_at
         progress = progress_of(percent, before=live.progress, running=self.now() - begun)
         if progress_steps(progress.percent) > progress_steps(live.progress.percent):
-            self.records.progressed(record.id, progress)
+            self.transitions.report_progress(record.id, progress)
         return self._again(record, replace(live, progress=progress))
 
     def _verify(
         self, record: ImportRecord, image_id: ImageId, service: ImageService, live: PollState
     ) -> Next:
-        record = self.records.move(
+        record = self.transitions.move(
             record.id,
             from_state=record.state,
             to=State.VERIFYING,
@@ -305,7 +314,7 @@ class Importer:
         if record.cancel:
             return self._cancel_image(record, service, live)
         return Finished(
-            self.records.move(
+            self.transitions.move(
                 record.id,
                 from_state=State.VERIFYING,
                 to=State.SUCCEEDED,
@@ -334,7 +343,7 @@ class Importer:
 
     def _canceled(self, record: ImportRecord, reason: str, **facts: Any) -> Next:
         return Finished(
-            self.records.move(
+            self.transitions.move(
                 record.id, from_state=record.state, to=State.CANCELED, reason=reason, **facts
             )
         )
@@ -351,7 +360,7 @@ class Importer:
             if record.state is State.SUBMITTING
             else "IMS says the job succeeded but names no image"
         )
-        record = self.records.move(
+        record = self.transitions.move(
             record.id,
             from_state=record.state,
             to=State.UNCERTAIN,
@@ -395,7 +404,7 @@ class Importer:
         if interpret_job(job) == JobSucceeded(None):
             # The very answer that brought us here.
             return None
-        running = self.records.move(record.id, from_state=State.UNCERTAIN, to=State.RUNNING)
+        running = self.transitions.move(record.id, from_state=State.UNCERTAIN, to=State.RUNNING)
         return self._at_once(running)
 
     def _nothing_found(self, record: ImportRecord, live: PollState) -> Next:
@@ -409,7 +418,7 @@ class Importer:
             return self._canceled(record, reason, polls=live.polls)
         if self.uncertain_policy == "ask" or record.attempts >= MAX_LOST_ANSWERS:
             return self._ask_a_person(record, "no image found; a person must decide", live)
-        queued = self.records.move(
+        queued = self.transitions.move(
             record.id,
             from_state=State.UNCERTAIN,
             to=State.QUEUED,
@@ -420,7 +429,7 @@ class Importer:
 
     def _ask_a_person(self, record: ImportRecord, why: str, live: PollState) -> Next:
         if record.reason != why:
-            record = self.records.move(
+            record = self.transitions.move(
                 record.id,
                 from_state=State.UNCERTAIN,
                 to=State.UNCERTAIN,
@@ -436,7 +445,7 @@ class Importer:
             reason = f"canceled; it had failed by itself: {_why(failure)}"
             return self._canceled(record, reason, **facts)
         return Finished(
-            self.records.move(
+            self.transitions.move(
                 record.id,
                 from_state=record.state,
                 to=State.FAILED,
@@ -450,7 +459,7 @@ class Importer:
         late = self.now() - record.created_at
         if record.overdue or record.state.terminal or late < self.patience.deadline:
             return record
-        return self.records.add_event(
+        return self.transitions.add_event(
             record.id, "overdue", overdue=True, reason=f"still {record.state} after {late}"
         )
 

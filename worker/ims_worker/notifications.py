@@ -33,14 +33,14 @@ def register(app: Celery) -> None:
 
 def send_due(app: Celery, services: Services) -> None:
     """Queue what is to be delivered now."""
-    for claim in services.ledger.deliveries.claim(lease=LEASE):
+    for claim in services.ledger.outbox.claim(lease=LEASE):
         app.send_task(names.DELIVER_WEBHOOK, [*claim])
 
 
 def deliver_webhook(delivery_id: str, generation: int) -> None:
     """Deliver once; when to try again is written to the ledger, and the scheduler asks for it."""
     services = bootstrap.services()
-    letter = services.ledger.deliveries.begin(Claim(delivery_id, generation), lease=LEASE)
+    letter = services.ledger.outbox.begin(Claim(delivery_id, generation), lease=LEASE)
     if letter is None:
         return
     key = services.settings.secret_key
@@ -49,7 +49,7 @@ def deliver_webhook(delivery_id: str, generation: int) -> None:
             error="the worker has no IMS_IMPORT_SECRET_KEY to sign with"
         )
     else:
-        generations = services.ledger.webhooks.generations(letter.endpoint)
+        generations = services.ledger.webhook_endpoints.generations(letter.endpoint)
         secrets = secrets_of(key.get_secret_value(), letter.endpoint, generations)
         outcome = send(
             letter.url,
@@ -66,17 +66,17 @@ def _note(services: Services, letter: OutgoingMessage, outcome: Delivered | Reje
     about = {"delivery": letter.claim.id, "event": letter.event, "endpoint": letter.endpoint}
     match outcome:
         case Delivered(http_status=status):
-            services.ledger.deliveries.delivered(letter, status)
+            services.ledger.outbox.delivered(letter, status)
             logger.info("webhook delivered", extra=about)
         case Rejected(error=error, http_status=status):
             pause = pause_after(letter.attempts + 1, outcome, services.settings.webhook_pauses)
             if pause is None:
-                services.ledger.deliveries.given_up(letter, status, error)
+                services.ledger.outbox.given_up(letter, status, error)
                 logger.error("webhook given up", extra=about | {"why": error})
             else:
                 # Jitter: who was away should not be met by everything at once.
                 pause *= random.uniform(1, LONGEST_JITTER)  # noqa: S311  # no cryptography
-                services.ledger.deliveries.again(letter, status, error, after=pause)
+                services.ledger.outbox.again(letter, status, error, after=pause)
                 logger.warning("webhook not taken", extra=about | {"why": error})
 
 

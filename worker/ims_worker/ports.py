@@ -87,9 +87,15 @@ class Clouds(Protocol):
 
 
 class Records(Protocol):
-    """The ledger, as the story uses it. A move may raise ims_ledger.errors.ConcurrentTransition."""
+    """Reads imports from the ledger."""
 
     def get(self, import_id: str) -> ImportResult: ...
+
+    def earlier_images(self, import_id: str) -> Collection[str]: ...
+
+
+class Transitions(Protocol):
+    """Moves imports in the ledger; may raise ims_ledger.errors.ConcurrentTransition."""
 
     def move(
         self,
@@ -103,11 +109,9 @@ class Records(Protocol):
 
     def add_event(self, import_id: str, kind: str, **facts: Any) -> ImportResult: ...
 
-    def progressed(self, import_id: str, progress: Progress) -> None:
-        """Have receivers of webhooks told."""
+    def report_progress(self, import_id: str, progress: Progress) -> None:
+        """Notify webhook receivers."""
         ...
-
-    def earlier_images(self, import_id: str) -> Collection[str]: ...
 
     def admit(
         self,

@@ -127,7 +127,7 @@ class Scheduler:
 
     def _send(self, holds: list[Lease], producer: Any) -> None:
         ids = [hold.import_id for hold in holds]
-        upcoming = self._services.ledger.upcoming(ids)
+        upcoming = self._services.ledger.imports.with_canvases(ids)
         for hold, live in zip(holds, self._services.due.poll_states(ids), strict=True):
             if hold.import_id not in upcoming:
                 # The schedule of another ledger, or an import that was pruned.

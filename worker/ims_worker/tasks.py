@@ -91,12 +91,12 @@ def _import_image(app: Celery, poll: Any) -> Callable[..., Any]:
         wanted = parse_request(request)
         services = bootstrap.services()
         try:
-            record, created = services.ledger.record(
+            record, created = services.ledger.imports.record(
                 wanted, import_id=self.request.id, requested_by=f"celery:{self.request.origin}"
             )
             if created:
-                services.ledger.keep_canvas(record.id, canvas_of(self, poll))
-            elif services.ledger.is_reported(record.id):
+                services.ledger.imports.save_canvas(record.id, canvas_of(self, poll))
+            elif services.ledger.imports.is_reported(record.id):
                 raise Ignore("a late copy of a message whose import has ended")
         except LedgerUnavailable as exc:
             # Only the message knows this request yet: it has to stay.
@@ -115,7 +115,7 @@ def submit_import(self: Any, ticket: ImportRef | str) -> ImportRef:
     import_id, generation = _opened(ticket)
     if canvas := canvas_of_chain(self.app, self.request):
         with _ledger_may_be_gone():
-            services.ledger.keep_canvas(import_id, canvas)
+            services.ledger.imports.save_canvas(import_id, canvas)
     hold, live = _begin(services, import_id, generation)
     step = _take(services, hold, live, lambda: services.importer.submit(import_id))
     match step:
@@ -164,7 +164,7 @@ class PollTask(Task):  # type: ignore[misc]  # Celery is untyped
     def after_return(self, _status: str, retval: Any, task_id: str, *_what_and_why: Any) -> None:
         services = bootstrap.services()
         if not isinstance(retval, NoSuchImport):
-            services.ledger.mark_reported(task_id)
+            services.ledger.imports.mark_reported(task_id)
         services.due.remove(task_id)
 
 
@@ -209,7 +209,7 @@ def _wake_next(services: Services, record: ImportRecord) -> None:
         return
     try:
         limit = services.settings.max_active_per_project
-        services.due.run_now(services.ledger.next_in_line(record.project, limit=limit))
+        services.due.run_now(services.ledger.transitions.next_in_line(record.project, limit=limit))
     except (RedisError, LedgerUnavailable) as exc:
         logger.warning("the next in line was not woken", extra={"why": str(exc)})
 
@@ -224,7 +224,7 @@ def _again(services: Services, hold: Lease, pause: timedelta, live: PollState) -
 
 
 def _final(services: Services, hold: Lease, result: ImportResult) -> dict[str, Any]:
-    if services.ledger.is_reported(result.id):
+    if services.ledger.imports.is_reported(result.id):
         services.due.remove(result.id)
         raise Ignore("reported already")
     services.leases.release(hold)
@@ -284,7 +284,7 @@ def sweep() -> int:
     services = bootstrap.services()
     stale = datetime.now(UTC) - services.settings.lease
     restored, after = 0, None
-    while page := services.ledger.open_imports(limit=SWEEP_PAGE, after=after):
+    while page := services.ledger.imports.unreported(limit=SWEEP_PAGE, after=after):
         # A young import's first message is still on its way.
         old = [record.id for record in page if (record.updated_at or record.created_at) < stale]
         known = services.due.scheduled(old)
@@ -300,7 +300,7 @@ def _forget_the_old(services: Services) -> None:
     if services.settings.retention_days is None:
         return
     before = datetime.now(UTC) - timedelta(days=services.settings.retention_days)
-    if pruned := services.ledger.prune(before=before):
+    if pruned := services.ledger.imports.prune(before=before):
         logger.info("imports forgotten", extra={"count": pruned})
 
 
@@ -311,7 +311,7 @@ def resume(cloud: str | None = None) -> dict[str, Any]:
         services.clouds.retry_login(cloud)
     except CloudProblem as problem:
         return _told(problem)
-    waiting = services.ledger.waiting_for(WaitsFor.CREDENTIALS, cloud=cloud)
+    waiting = services.ledger.imports.waiting_for(WaitsFor.CREDENTIALS, cloud=cloud)
     services.due.run_now(waiting)
     return {"waited": len(waiting)}
 
@@ -326,7 +326,7 @@ def gc(cloud: str | None = None, *, delete: bool = False, unknown: bool = False)
         images = service.private_images()
     except CloudProblem as problem:
         return _told(problem)
-    records = {record.id: record for record in services.ledger.of_project(project)}
+    records = {record.id: record for record in services.ledger.imports.of_project(project)}
     found = list(orphans(images, records))
     deleted, kept = [], {}
     for leftover in found if delete else ():

@@ -112,7 +112,7 @@ def _caller(request: Request) -> Caller | None:
         return None
     client = client_of(request)
     scheme, _, text = request.headers.get("Authorization", "").partition(" ")
-    key = client.ledger.keys.check(text.strip()) if scheme.lower() == "bearer" else None
+    key = client.ledger.api_keys.check(text.strip()) if scheme.lower() == "bearer" else None
     if key is None:
         raise _no_key()
     rate: Rate = request.app.state.rate

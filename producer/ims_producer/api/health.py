@@ -97,7 +97,7 @@ class Imports(Collector):
 
     def collect(self) -> Iterable[Metric]:
         family = self._family()
-        counts = self._client.ledger.counts()
+        counts = self._client.ledger.imports.counts()
         for state in State:
             family.add_metric([state.value], counts.get(state, 0))
         yield family

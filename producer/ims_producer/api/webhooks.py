@@ -137,7 +137,7 @@ def resend(
 ) -> Delivery:
     """With the same `webhook-id`, from the first attempt on."""
     client = client_of(request)
-    known = client.ledger.deliveries.get(delivery_id)
+    known = client.ledger.outbox.get(delivery_id)
     try:
         caller.ensure_visible(client.get(known.import_id))
     except NoSuchImport as exc:

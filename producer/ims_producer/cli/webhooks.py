@@ -113,7 +113,7 @@ def secret(url: Url) -> None:
             "docker-compose exec worker ims-import webhooks secret URL",
         )
     with Client(settings) as client:
-        [current, *_] = client.ledger.webhooks.generations(endpoint)
+        [current, *_] = client.ledger.webhook_endpoints.generations(endpoint)
     print(secrets_of(settings.secret_key.get_secret_value(), endpoint, [current])[0])
 
 
