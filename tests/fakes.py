@@ -10,7 +10,14 @@ from datetime import UTC, datetime, timedelta
 from ims_config.import_request import ImportRequest
 from ims_config.names import IMPORT_ID_TAG
 from ims_config.records import ErrorClass, Failure, ImageFacts
-from ims_worker.errors import CloudProblem, OutcomeUnknown, Refused, Unavailable
+from ims_worker.errors import (
+    CloudProblem,
+    JobNotFound,
+    OutcomeUnknown,
+    Refused,
+    Throttled,
+    ThrottleScope,
+)
 from ims_worker.ports import CloudJob, ImageId, ImageService, JobId, JobStatus, ProjectId, Quota
 
 
@@ -22,9 +29,10 @@ def a_failure(
     return Failure(code=code, message=message, error_class=error_class, hint="Look at the file.")
 
 
-def busy() -> Unavailable:
+def busy() -> Throttled:
     failure = a_failure("IMG.0060", "too many tasks", ErrorClass.RETRY)
-    return Unavailable(failure, tried="POST /v2/cloudimages/action (HTTP 400)")
+    tried = "POST /v2/cloudimages/action (HTTP 400)"
+    return Throttled(failure, scope=ThrottleScope.CREATES, tried=tried)
 
 
 def lost() -> OutcomeUnknown:
@@ -112,7 +120,8 @@ class FakeImageService:
             self._may_fail()
             job = self._jobs.get(job_id)
             if job is None:
-                raise refused("IMG.0023", ErrorClass.RETRY)
+                failure = a_failure("IMG.0023", "no such job", ErrorClass.RETRY)
+                raise JobNotFound(failure, tried=f"GET /v1/p-1/jobs/{job_id} (HTTP 400)")
             self._jobs[job_id] = replace(job, looks_left=job.looks_left - 1)
             return self._reading(job_id, job)
 

@@ -10,7 +10,15 @@ from contract.tiny_ims import NOON, TinyIms, Wire, client_on
 from fakes import FakeImageService, busy, refused
 
 from ims_config.import_request import ImportRequest, parse_request
-from ims_worker.errors import CloudProblem, OutcomeUnknown, Refused, Unavailable
+from ims_worker.errors import (
+    CloudProblem,
+    JobNotFound,
+    OutcomeUnknown,
+    Refused,
+    Throttled,
+    ThrottleScope,
+    Unavailable,
+)
 from ims_worker.ports import ImageId, ImageService, JobId, JobStatus
 
 
@@ -116,10 +124,11 @@ def test_images_are_found_by_name_and_time(bench: Bench) -> None:
 def test_a_busy_cloud_makes_nothing_and_may_be_asked_again(bench: Bench) -> None:
     bench.world.busy_once()
 
-    with pytest.raises(Unavailable) as caught:
+    with pytest.raises(Throttled) as caught:
         bench.service.create_image(a_request(), import_id=an_id())
 
     assert caught.value.failure.code == "IMG.0060"
+    assert caught.value.scope is ThrottleScope.CREATES
     assert bench.service.quota().used == 0
     assert bench.service.create_image(a_request(), import_id=an_id())
 
@@ -138,12 +147,12 @@ def test_an_unknown_image_is_none(bench: Bench) -> None:
     assert bench.service.read_image(ImageId("nowhere")) is None
 
 
-def test_an_unknown_job_is_refused_with_the_clouds_code(bench: Bench) -> None:
+def test_an_unknown_job_is_not_found_and_has_the_clouds_code(bench: Bench) -> None:
     job_id = bench.service.create_image(a_request(), import_id=an_id())
     bench.world.forget_jobs()
 
     for unknown in (job_id, JobId("never")):
-        with pytest.raises(Refused) as caught:
+        with pytest.raises(JobNotFound) as caught:
             bench.service.read_job(unknown)
         assert caught.value.failure.code == "IMG.0023"
 

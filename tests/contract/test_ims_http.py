@@ -30,7 +30,16 @@ from urllib3.exceptions import (
 
 from ims_config.records import ErrorClass
 from ims_worker.adapters.otc.ims import MAX_PAGES, PAGE
-from ims_worker.errors import CloudProblem, NotSent, OutcomeUnknown, Refused, Unavailable
+from ims_worker.errors import (
+    CloudProblem,
+    JobNotFound,
+    NotSent,
+    OutcomeUnknown,
+    Refused,
+    Throttled,
+    ThrottleScope,
+    Unavailable,
+)
 from ims_worker.ports import ImageId, JobId, JobStatus
 
 POOL = HTTPSConnectionPool("ims.example")
@@ -103,11 +112,12 @@ def test_a_read_without_an_answer_can_be_repeated(trouble: Exception) -> None:
 @pytest.mark.parametrize(
     ("reply", "kind", "error_class"),
     [
-        ((429, b""), Unavailable, "retry"),
-        ((429, {"error_code": "APIGW.0308", "error_msg": "m"}), Unavailable, "retry"),
+        ((429, b""), Throttled, "retry"),
+        ((429, {"error_code": "APIGW.0308", "error_msg": "m"}), Throttled, "retry"),
         ((503, b"<html>busy</html>"), Unavailable, "retry"),
-        ((400, ims("IMG.0060")), Unavailable, "retry"),
-        ((400, ims("IMG.0194")), Unavailable, "retry"),
+        ((429, ims("IMG.0014")), Throttled, "retry"),
+        ((400, ims("IMG.0060")), Throttled, "retry"),
+        ((400, ims("IMG.0194")), Throttled, "retry"),
         ((400, ims("IMG.0187")), Unavailable, "retry"),
         ((500, ims("IMG.0061")), OutcomeUnknown, "look-first"),
         ((502, b""), OutcomeUnknown, "look-first"),
@@ -139,6 +149,49 @@ def test_each_answer_to_a_create_is_sorted_by_its_effect(
     assert type(problem) is kind
     assert problem.failure.error_class == error_class
     assert len(wire.calls) == 1
+
+
+@pytest.mark.parametrize(
+    ("reply", "scope"),
+    [
+        ((400, ims("IMG.0060")), ThrottleScope.CREATES),
+        ((429, ims("IMG.0194")), ThrottleScope.CREATES),
+        ((400, ims("APIGW.0308")), ThrottleScope.ALL_CALLS),
+        ((429, ims("IMG.0187")), ThrottleScope.ALL_CALLS),
+        ((429, b""), ThrottleScope.ALL_CALLS),
+    ],
+)
+def test_a_throttled_call_says_which_calls_to_pause(reply: Reply, scope: ThrottleScope) -> None:
+    with pytest.raises(Throttled) as create:
+        client_on(answering(reply)).create_image(a_request(), import_id="i")
+    with pytest.raises(Throttled) as read:
+        client_on(answering(reply)).quota()
+
+    assert (create.value.scope, read.value.scope) == (scope, scope)
+
+
+@pytest.mark.parametrize("reply", [(400, ims("IMG.0023")), (404, b""), (429, ims("IMG.0023"))])
+def test_an_unknown_job_has_an_error_of_its_own(reply: Reply) -> None:
+    with pytest.raises(JobNotFound):
+        client_on(answering(reply)).read_job(JobId("j"))
+
+
+@pytest.mark.parametrize(
+    ("reply", "kind"),
+    [
+        ((500, ims("IMG.0023")), Unavailable),
+        ((404, {"error_code": "APIGW.0101", "error_msg": "m"}), Refused),
+        ((404, ims("IMG.9999")), Refused),
+        ((403, ims("IMG.0026")), Refused),
+    ],
+)
+def test_other_errors_do_not_mean_that_the_job_is_unknown(
+    reply: Reply, kind: type[CloudProblem]
+) -> None:
+    with pytest.raises(kind) as caught:
+        client_on(answering(reply)).read_job(JobId("j"))
+
+    assert type(caught.value) is kind
 
 
 def test_a_problem_names_call_status_and_request() -> None:

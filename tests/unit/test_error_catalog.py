@@ -1,11 +1,18 @@
-"""Every code that matters for imports has a class and a word of advice."""
+"""Every error code that matters for imports has a class and a hint, and is known in one place."""
+
+import re
+from pathlib import Path
 
 import pytest
 
+import ims_ledger
+import ims_producer
+import ims_worker
 from ims_config.records import ErrorClass
-from ims_worker.adapters.otc.error_catalog import CATALOGUE, advice_for
+from ims_worker.adapters.otc import error_catalog
+from ims_worker.adapters.otc.error_catalog import CATALOGUE, Meaning, advice_for, meaning_of
 
-# As classified in the research on the API: permanent, retry, auth, hold, look first.
+# As classified in the research on the API: permanent, retry, auth, hold, look-first.
 CLASSES = {
     "permanent": """
         0001 0007 0002 0003 0013 0062 0004 0054 0017 0024 0117 0027 0066 0086 0144 0028 0047 0092
@@ -73,3 +80,37 @@ def test_for_an_unknown_code_the_status_decides(
 )
 def test_one_gateway_code_with_six_statuses_goes_by_status(status: int, expected: str) -> None:
     assert advice_for("APIGW.0201", status).error_class == expected
+
+
+@pytest.mark.parametrize(
+    ("code", "meaning"),
+    [
+        ("IMG.0023", Meaning.JOB_NOT_FOUND),
+        ("HTTP.404", Meaning.JOB_NOT_FOUND),
+        ("IMG.0027", Meaning.IMAGE_NOT_FOUND),
+        ("IMG.0144", Meaning.IMAGE_NOT_FOUND),
+        ("IMG.0060", Meaning.TOO_MANY_JOBS),
+        ("IMG.0194", Meaning.TOO_MANY_JOBS),
+        ("apigw.0308", Meaning.TOO_MANY_CALLS),
+        ("IMG.0014", Meaning.UNSURE_AFTER_CREATE),
+        ("IMG.0061", Meaning.UNSURE_AFTER_CREATE),
+        ("IAM.0061", Meaning.ACCOUNT_LOCKED),
+        ("IMG.0066", None),
+        ("IMG.9999", None),
+    ],
+)
+def test_some_codes_have_a_special_meaning(code: str, meaning: Meaning | None) -> None:
+    assert meaning_of(code) is meaning
+
+
+# The rules of a request in ims_config quote codes to the user, and decide nothing by them.
+@pytest.mark.parametrize("package", [ims_worker, ims_producer, ims_ledger])
+def test_no_other_module_names_a_code_of_the_cloud(package: object) -> None:
+    [folder] = package.__path__  # type: ignore[attr-defined]  # a package
+    naming = [
+        path.name
+        for path in Path(folder).rglob("*.py")
+        if re.search(r"\b(IMG|IAM|APIGW)\.\d{4}", path.read_text())
+    ]
+
+    assert naming == ([Path(error_catalog.__file__).name] if package is ims_worker else [])

@@ -14,7 +14,13 @@ from ims_config.import_request import parse_request
 from ims_config.records import ErrorClass, ImageFacts, ImportResult, State
 from ims_ledger import InvalidState, Ledger
 from ims_worker.decisions import PollingPolicy
-from ims_worker.errors import LoginRefused, NotSent, Unavailable
+from ims_worker.errors import (
+    LoginRefused,
+    NotSent,
+    Throttled,
+    ThrottleScope,
+    Unavailable,
+)
 from ims_worker.importer import Finished, Importer, PollAgain, PollState
 from ims_worker.ports import CloudJob, ImageId, JobId, JobStatus
 
@@ -228,7 +234,12 @@ def test_as_many_jobs_as_a_project_may_have_are_active_and_the_rest_waits(story:
 def test_a_project_that_was_asked_to_slow_down_gets_no_request_from_anybody(story: Told) -> None:
     slow_down = a_failure("APIGW.0308", "throttled", ErrorClass.RETRY)
     story.cloud.refuse_next_create(
-        Unavailable(slow_down, tried="POST", retry_after=timedelta(seconds=60))
+        Throttled(
+            slow_down,
+            scope=ThrottleScope.ALL_CALLS,
+            tried="POST",
+            retry_after=timedelta(seconds=60),
+        )
     )
     story.submit()
     other = story.record(name="other")
@@ -245,9 +256,7 @@ def test_a_project_that_was_asked_to_slow_down_gets_no_request_from_anybody(stor
 def test_too_many_jobs_stop_new_requests_but_no_looks(story: Told) -> None:
     running = story.record(name="running")
     story.importer.submit(running)
-    story.cloud.refuse_next_create(
-        Unavailable(a_failure("IMG.0060", "too many", ErrorClass.RETRY), tried="POST")
-    )
+    story.cloud.refuse_next_create(busy())
     story.submit()
 
     waits = story.importer.submit(story.record(name="other"))

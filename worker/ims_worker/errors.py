@@ -1,23 +1,26 @@
 """Everything that can go wrong with the cloud, by what to do about it.
 
 * CloudProblem
-  - NotSent          the request surely did not leave: try again later
-  - Unavailable      the cloud answered "not now", or a read got no answer: try again later
-  - OutcomeUnknown   a create left and its answer did not come: look before trying again
-  - Refused          the cloud said no: do not repeat the same request
-  - LoginRefused     IAM does not take the credentials: one attempt, then the cloud is on hold
+  - NotSent          the request did not leave the worker: retry later
+  - Unavailable      the cloud is not ready, or a read got no response: retry later
+    - Throttled      the cloud limits creates, or all calls, of the project: pause them
+  - OutcomeUnknown   a create was sent and its response was lost: search before retrying
+  - Refused          the cloud refused: do not repeat the same request
+    - JobNotFound    IMS does not know the job
+  - LoginRefused     IAM refuses the credentials: one attempt, then logins are on hold
 """
 
 from datetime import timedelta
+from enum import Enum, auto
 
 from ims_config.records import Failure
 
 
 class CloudProblem(Exception):
-    """A call to the cloud that did not give what was asked for.
+    """A failed call to the cloud.
 
-    `failure` has the cloud's code and words; `tried` says the call, e.g.
-    `GET /v1/…/jobs/… (HTTP 503, request r-42)`. Neither ever holds a secret.
+    `failure` has the cloud's code and message; `tried` names the call, e.g.
+    `GET /v1/…/jobs/… (HTTP 503, request r-42)`. Neither contains a secret.
     """
 
     def __init__(
@@ -30,20 +33,46 @@ class CloudProblem(Exception):
 
 
 class NotSent(CloudProblem):
-    """Name lookup failed, connection refused, TLS failed: nothing reached the cloud."""
+    """Name lookup, connection or TLS failed: nothing reached the cloud."""
 
 
 class Unavailable(CloudProblem):
-    """429, 5xx, no or unreadable answer to a read; or a refusal of class retry."""
+    """429, 5xx, no or an unreadable response to a read, or an error of class retry."""
+
+
+class ThrottleScope(Enum):
+    """Which calls of a project the cloud limits."""
+
+    CREATES = auto()
+    ALL_CALLS = auto()
+
+
+class Throttled(Unavailable):
+    """The cloud limits the calls of the project: every worker should pause them."""
+
+    def __init__(
+        self,
+        failure: Failure,
+        *,
+        scope: ThrottleScope,
+        tried: str,
+        retry_after: timedelta | None = None,
+    ) -> None:
+        super().__init__(failure, tried=tried, retry_after=retry_after)
+        self.scope = scope
 
 
 class OutcomeUnknown(CloudProblem):
-    """A create was sent and may or may not have been taken: timeout, lost connection, 5xx."""
+    """A create was sent, and the cloud may have accepted it: timeout, lost connection, 5xx."""
 
 
 class Refused(CloudProblem):
-    """A 4xx of class permanent, hold or look-first; `failure.error_class` tells which."""
+    """A 4xx of class permanent, blocked or look-first, as `failure.error_class` says."""
+
+
+class JobNotFound(Refused):
+    """IMS does not know the job: it was never created, or it is too old."""
 
 
 class LoginRefused(CloudProblem):
-    """IAM refused the credentials of this cloud, or it is on hold since it did."""
+    """IAM refused the credentials of this cloud, or logins are on hold since it did."""

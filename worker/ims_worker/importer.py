@@ -34,10 +34,13 @@ from ims_worker.decisions import (
 )
 from ims_worker.errors import (
     CloudProblem,
+    JobNotFound,
     LoginRefused,
     NotSent,
     OutcomeUnknown,
     Refused,
+    Throttled,
+    ThrottleScope,
     Unavailable,
 )
 from ims_worker.ports import (
@@ -58,15 +61,10 @@ CLOCK_SKEW: Final = timedelta(minutes=5)
 BLOCKED_PAUSE: Final = timedelta(minutes=5)
 # Without a Retry-After: others use the project as well, and jobs take minutes.
 COOL_DOWN: Final = timedelta(seconds=30)
-TOO_MANY_JOBS: Final = frozenset({"IMG.0060", "IMG.0194"})
-TOO_MANY_CALLS: Final = frozenset({"APIGW.0308"})
-TOO_MANY_REQUESTS: Final = 429
 # What is tried again by itself: only jobs that failed for a passing reason, and not for ever.
 MAX_ATTEMPTS: Final = 3
 MAX_LOST_ANSWERS: Final = 5
 GONE: Final = frozenset({"killed", "deleted", "pending_delete", "gone"})
-# IMS's words for "I know of no such job"; what it really says is documented nowhere.
-NO_SUCH_JOB: Final = frozenset({"IMG.0023", "HTTP.404"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -207,13 +205,12 @@ class Importer:
 
     def _slow_down(self, project: str | None, problem: CloudProblem) -> None:
         """Let all workers pause where the cloud says that it is too much."""
-        code, pause = problem.failure.code, problem.retry_after or COOL_DOWN
-        if project is None:
-            return
-        if code in TOO_MANY_JOBS:
-            self.cooldowns.begin(project, pause, only_creates=True)
-        elif code in TOO_MANY_CALLS or problem.failure.http_status == TOO_MANY_REQUESTS:
-            self.cooldowns.begin(project, pause, only_creates=False)
+        if project is not None and isinstance(problem, Throttled):
+            self.cooldowns.begin(
+                project,
+                problem.retry_after or COOL_DOWN,
+                only_creates=problem.scope is ThrottleScope.CREATES,
+            )
 
     def _wait(
         self,
@@ -257,10 +254,8 @@ class Importer:
     def _look_at_job(self, record: ImportRecord, service: ImageService, live: PollState) -> Next:
         try:
             job = service.read_job(_job_id(record))
-        except Refused as refused:
-            if refused.failure.code not in NO_SUCH_JOB:
-                raise
-            return self._uncertain(record, refused)
+        except JobNotFound as problem:
+            return self._uncertain(record, problem)
         match interpret_job(job):
             case JobFailed(failure):
                 return self._job_failed(record, failure, live)

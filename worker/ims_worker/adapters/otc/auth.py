@@ -24,6 +24,7 @@ from redis import Redis
 from redis.exceptions import RedisError
 
 from ims_config.records import ErrorClass, Failure
+from ims_worker.adapters.otc.error_catalog import Meaning, meaning_of
 from ims_worker.errors import CloudProblem, LoginRefused, Unavailable
 
 logger = logging.getLogger(__name__)
@@ -126,7 +127,7 @@ class LoginBackoff:
         """The pause grows with each refusal in a row."""
         tries = (before.tries if before else 0) + 1
         pause = min(FIRST_BACKOFF * 2 ** min(tries - 1, 8), MAX_BACKOFF)
-        if problem.failure.code == "IAM.0061":
+        if meaning_of(problem.failure.code) is Meaning.ACCOUNT_LOCKED:
             pause = max(pause, LOCKED_BACKOFF)
         return cls(failure=problem.failure, tries=tries, next_at=now + pause)
 

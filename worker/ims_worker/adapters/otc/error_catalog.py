@@ -1,10 +1,12 @@
-"""What to do about each error code of IMS, IAM and the gateway, and a word for the engineer.
+"""Catalogue of the error codes of IMS, IAM and the API gateway: class, hint, special meaning.
 
-IMS answers nearly everything with HTTP 400, so the code decides and the status only helps out.
+The only module that knows these codes. IMS answers nearly every error with HTTP 400, so the code
+decides; the HTTP status only decides about unknown codes.
 """
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from enum import Enum, auto
 from http import HTTPStatus
 from typing import Final
 
@@ -17,18 +19,43 @@ BLOCKED: Final = ErrorClass.BLOCKED
 LOOK_FIRST: Final = ErrorClass.LOOK_FIRST
 
 
+class Meaning(Enum):
+    """What a code says beyond its class, for callers that react to it."""
+
+    JOB_NOT_FOUND = auto()
+    IMAGE_NOT_FOUND = auto()
+    TOO_MANY_JOBS = auto()
+    """The project may not create further jobs for now."""
+    TOO_MANY_CALLS = auto()
+    """The project may not make any API call for now."""
+    UNSURE_AFTER_CREATE = auto()
+    """As the answer to a create: the image may have been created nevertheless."""
+    ACCOUNT_LOCKED = auto()
+
+
+JOB_NOT_FOUND: Final = Meaning.JOB_NOT_FOUND
+IMAGE_NOT_FOUND: Final = Meaning.IMAGE_NOT_FOUND
+TOO_MANY_JOBS: Final = Meaning.TOO_MANY_JOBS
+TOO_MANY_CALLS: Final = Meaning.TOO_MANY_CALLS
+UNSURE: Final = Meaning.UNSURE_AFTER_CREATE
+
+
 @dataclass(frozen=True, slots=True)
 class Advice:
     """What kind of error it is and what a platform engineer does about it."""
 
     error_class: ErrorClass
     hint: str
+    meaning: Meaning | None = None
 
 
-def _table(prefix: str, rows: Iterable[tuple[str, ErrorClass, str]]) -> Mapping[str, Advice]:
+_Row = tuple[str, ErrorClass, str] | tuple[str, ErrorClass, str, Meaning]
+
+
+def _table(prefix: str, rows: Iterable[_Row]) -> Mapping[str, Advice]:
     return {
-        f"{prefix}.{number}": Advice(error_class, hint)
-        for numbers, error_class, hint in rows
+        f"{prefix}.{number}": Advice(*advice)
+        for numbers, *advice in rows
         for number in numbers.split()
     }
 
@@ -36,20 +63,31 @@ def _table(prefix: str, rows: Iterable[tuple[str, ErrorClass, str]]) -> Mapping[
 _NAME = "Use a name of 1 to 128 letters, digits, spaces, '-', '_' or '.'."
 _PROJECT = "Check project_name and project_id of the cloud's entry in clouds.yaml."
 _KMS = "Check that KMS is enabled, the key exists and IMS may use it."
-_FILE = "Check that the object exists, is a disk image and may be read by IMS."
-_AGENCY = "Trouble inside IMS; it is tried again. Check IMS's agency for OBS if it stays."
-_ACCOUNT = "Settle the account (real name, balance, payment, budget); then it goes on by itself."
-_PERMIT = "Give the user the rights for IMS (ims:serverImages:create) and OBS read access."
-_RETRIED = "Trouble inside the cloud; it is tried again."
-_NEW_TOKEN = "A new token is fetched once; check the user and its rights if it stays."  # noqa: S105  # words
+_FILE = "Check that the object exists, is a disk image and is readable for IMS."
+_IMAGE = "IMS does not know the image; check its id."
+_AGENCY = (
+    "IMS internal error; retrying automatically. If it persists, check the IMS agency for OBS."
+)
+_ACCOUNT = (
+    "Resolve the account problem (verification, balance, payment, budget); "
+    "the import then continues by itself."
+)
+_PERMIT = "Grant the user the IMS permission ims:serverImages:create and read access to OBS."
+_RETRIED = "Temporary error in the cloud; retrying automatically."
+_RENEWED = (
+    "ims-import fetches one new token. If the error persists, check the user and its permissions."
+)
 _CREDENTIALS = (
     "Correct user, password and domain in clouds.yaml; then run: ims-import resume [--cloud NAME]"
 )
+_CLOUD_ENTRY = "Check the cloud's entry in clouds.yaml."
+_READ_IT = "Read the cloud's message; correct the request and submit it again."
+_THROTTLED = "The cloud throttles requests; retrying automatically."
 
 _IMG: Final = _table(
     "IMG",
     [
-        ("0001 0007", PERMANENT, "The request's body is bad or empty: please report this."),
+        ("0001 0007", PERMANENT, "IMS cannot read the request body; report this as a bug."),
         ("0002 0003 0013 0062", PERMANENT, _NAME),
         (
             "0004 0054",
@@ -59,69 +97,81 @@ _IMG: Final = _table(
         (
             "0009",
             LOOK_FIRST,
-            "An image of this name exists; it may be this import's own. If not, choose another.",
+            "An image of this name exists; it may be from this import. If not, use another name.",
         ),
-        ("0014", RETRY, _RETRIED),
-        ("0015", BLOCKED, "The private image quota is used up: delete images or ask for more."),
-        ("0016 0023 0061", RETRY, _RETRIED),
-        ("0018", LOOK_FIRST, "IMS failed while taking the request; its image is looked for first."),
-        ("0017 0175", PERMANENT, "Give the file as BUCKET:KEY without spaces."),
+        ("0014", RETRY, _RETRIED, UNSURE),
+        ("0015", BLOCKED, "The private image quota is exhausted: delete images or raise it."),
+        ("0016", RETRY, _RETRIED),
+        (
+            "0018",
+            LOOK_FIRST,
+            "IMS failed while accepting the request; ims-import searches for the image first.",
+        ),
+        ("0017 0175", PERMANENT, "Write the file as BUCKET:KEY without spaces."),
+        ("0023", RETRY, _RETRIED, JOB_NOT_FOUND),
         ("0024 0117", PERMANENT, "Use type ECS or BMS."),
         ("0026", BLOCKED, _PERMIT),
-        ("0027 0066 0086 0144", PERMANENT, "IMS does not know the image; check its id."),
+        ("0027 0144", PERMANENT, _IMAGE, IMAGE_NOT_FOUND),
         (
             "0028 0047 0092 0094",
             PERMANENT,
-            "The image is protected, public or somebody else's; only its owner can change it.",
+            "The image is protected, public or owned by another project; its owner can change it.",
         ),
         ("0030 0067 0104 0145", PERMANENT, _PROJECT),
         ("0036 0037 0038 0039 0040", RETRY, _AGENCY),
-        ("0046", LOOK_FIRST, "The image cannot be used at the moment; its state is looked up."),
-        ("0055", PERMANENT, "Correct min_disk and min_ram: at least the disk inside the file."),
-        ("0056 0122 0138", PERMANENT, "Give os_type and an os_version as IMS spells it."),
-        ("0057", PERMANENT, _FILE + " Just after an upload: submit it again a little later."),
+        ("0046", LOOK_FIRST, "The image is not usable now; ims-import checks its state."),
+        ("0055", PERMANENT, "Set min_disk to at least the virtual disk size; check min_ram."),
+        ("0056 0122 0138", PERMANENT, "Set os_type, and os_version as IMS spells it."),
+        ("0057", PERMANENT, _FILE + " After a recent upload, submit again a little later."),
         ("0058", PERMANENT, "Copy the file to a bucket in the region of IMS."),
-        ("0059", PERMANENT, "Files over 128 GB need kind quick (RAW or ZVHD2, up to 1 TB)."),
+        ("0059", PERMANENT, "Use kind quick (RAW or ZVHD2, up to 1 TB) for files over 128 GB."),
         (
             "0060",
             RETRY,
-            "Too many IMS tasks at once; it is tried again. See MAX_ACTIVE_PER_PROJECT.",
+            "Too many IMS jobs at once; retrying automatically. See MAX_ACTIVE_PER_PROJECT.",
+            TOO_MANY_JOBS,
         ),
-        ("0064 0065", RETRY, "IMS could not ask IAM; it is tried again."),
-        ("0068 0109", PERMANENT, "Correct the bucket's name in image_url."),
-        ("0069", BLOCKED, "Let IMS read the bucket (bucket policy, Tenant Administrator for OBS)."),
-        ("0070", PERMANENT, "An object of that name exists in the bucket already."),
+        ("0061", RETRY, _RETRIED, UNSURE),
+        ("0064 0065", RETRY, "IMS cannot reach IAM; retrying automatically."),
+        ("0066 0086", PERMANENT, _IMAGE),
+        ("0068 0109", PERMANENT, "Correct the bucket name in image_url."),
+        (
+            "0069",
+            BLOCKED,
+            "Grant IMS read access to the bucket (bucket policy, Tenant Administrator for OBS).",
+        ),
+        ("0070", PERMANENT, "An object of that name already exists in the bucket."),
         ("0072", PERMANENT, "Use VMDK, VHD, QCOW2, RAW, VHDX, QED, VDI, QCOW, ZVHD2 or ZVHD."),
-        ("0087", AUTH, _NEW_TOKEN),
-        ("0090", RETRY, "The image is still being made; try again when it is active."),
+        ("0087", AUTH, _RENEWED),
+        ("0090", RETRY, "IMS is still creating the image; retrying automatically."),
         ("0095 0097 0099 0100", BLOCKED, _KMS),
         ("0115 0116", PERMANENT, "Correct the tags: at most 10, of letters, digits, '_' and '-'."),
-        ("0118", PERMANENT, "BMS images cannot be encrypted: leave cmk_id out."),
+        ("0118", PERMANENT, "Remove cmk_id: BMS images cannot be encrypted."),
         ("0121", PERMANENT, _FILE),
         ("0123", PERMANENT, "Name each image file only once in a request."),
         ("0141 0212", PERMANENT, "Correct hw_firmware_type and architecture (arm needs uefi)."),
-        ("0154", RETRY, "The enterprise project service is away; it is tried again."),
-        ("0155", PERMANENT, "Correct enterprise_project_id, or the user's rights in it."),
+        (
+            "0154",
+            RETRY,
+            "The enterprise project service is unavailable; retrying automatically.",
+        ),
+        ("0155", PERMANENT, "Correct enterprise_project_id, or the user's permissions in it."),
         (
             "0156",
             LOOK_FIRST,
-            "The image may exist outside its enterprise project; it is looked for.",
+            "The image may exist outside its enterprise project; ims-import searches for it.",
         ),
-        (
-            "0157 0158",
-            PERMANENT,
-            "Quick import takes RAW (with its .mf bitmap file) or ZVHD2 only.",
-        ),
-        ("0159", PERMANENT, "Give os_version: a quick import needs it."),
-        ("0166", PERMANENT, "Give os_version: an ISO needs it."),
-        ("0167", PERMANENT, "This is not possible for an image made from an ISO."),
-        ("0187", RETRY, "KMS is busy; it is tried again."),
-        ("0194", RETRY, "Too many images imported at once; it is tried again."),
+        ("0157 0158", PERMANENT, "Use RAW (with its .mf bitmap file) or ZVHD2 for kind quick."),
+        ("0159", PERMANENT, "Set os_version: a quick import needs it."),
+        ("0166", PERMANENT, "Set os_version: an ISO needs it."),
+        ("0167", PERMANENT, "IMS does not support this for an image made from an ISO."),
+        ("0187", RETRY, "KMS is busy; retrying automatically."),
+        ("0194", RETRY, "Too many image imports at once; retrying automatically.", TOO_MANY_JOBS),
         ("0238 0239 0241 0242", BLOCKED, _ACCOUNT),
         (
             "1075",
             RETRY,
-            "Registering the file failed; it is tried again. Check the file if it stays.",
+            "IMS failed to register the file; retrying automatically. If it persists, check it.",
         ),
     ],
 )
@@ -133,63 +183,70 @@ _IAM: Final = _table(
         (
             "0061",
             AUTH,
-            "IAM has locked the account after wrong passwords; wait at least 15 minutes.",
+            "Wait at least 15 minutes: IAM locked the account after wrong passwords.",
+            Meaning.ACCOUNT_LOCKED,
         ),
-        ("0063 0064 0066 0067", AUTH, _NEW_TOKEN),
-        ("1061", AUTH, "This user needs a one-time code; use a user without API login protection."),
+        ("0063 0064 0066 0067", AUTH, _RENEWED),
+        ("1061", AUTH, "Use a user without login protection: this one needs a one-time code."),
         ("0002 0003", PERMANENT, _PERMIT),
         (
             "0080 0082 0083",
             PERMANENT,
-            "The user may not log in (disabled?); ask IAM's administrator.",
+            "Ask the IAM administrator to enable the user: it may not log in.",
         ),
-        ("0081", PERMANENT, "The user is for the console only; give it programmatic access."),
-        ("0004", PERMANENT, "IAM does not know the user, domain or project of clouds.yaml."),
-        ("0005", PERMANENT, "IAM sees a conflict; check the cloud's entry in clouds.yaml."),
-        ("0007 0011 0072 0073", PERMANENT, "Check the cloud's entry in clouds.yaml."),
-        ("0012", RETRY, "Too many requests to IAM; it is tried again later."),
-        ("0006", RETRY, "Trouble inside IAM; it is tried again."),
+        ("0081", PERMANENT, "Grant the user programmatic access: it may only use the console."),
+        ("0004", PERMANENT, "Check user, domain and project in clouds.yaml: IAM has no such one."),
+        ("0005", PERMANENT, "IAM reports a conflict; check the cloud's entry in clouds.yaml."),
+        ("0007 0011 0072 0073", PERMANENT, _CLOUD_ENTRY),
+        ("0012", RETRY, "Too many requests to IAM; retrying automatically."),
+        ("0006", RETRY, "IAM internal error; retrying automatically."),
     ],
 )
 
 _APIGW: Final = _table(
     "APIGW",
     [
-        ("0101", PERMANENT, "There is no such API at this address; check image_endpoint_override."),
-        ("0301 0305 0307", AUTH, _NEW_TOKEN + " For 0301 check the clock as well."),
+        ("0101", PERMANENT, "Check image_endpoint_override: this address has no such API."),
+        ("0301 0305 0307", AUTH, _RENEWED + " For 0301, check the clock as well."),
         ("0302 0310 0801 0802", BLOCKED, _PERMIT),
-        ("0308", RETRY, "The cloud throttles requests; it is tried again later."),
-        (
-            "0601 0606 0608 0610 0613",
-            RETRY,
-            "The cloud's gateway is in trouble; it is tried again.",
-        ),
+        ("0308", RETRY, _THROTTLED, TOO_MANY_CALLS),
+        ("0601 0606 0608 0610 0613", RETRY, "API gateway error; retrying automatically."),
     ],
 )
 
-# APIGW.0201 is missing on purpose: one code for six statuses, so the status decides.
-CATALOGUE: Final[Mapping[str, Advice]] = {**_IMG, **_IAM, **_APIGW}
-
-# Answers to a create that do not say how far it got: its image is looked for first.
-UNSURE_AFTER_CREATE: Final = frozenset({"IMG.0014", "IMG.0061"})
-
-
-_READ_IT: Final = Advice(
-    PERMANENT, "Read the cloud's message; correct the request and submit it again."
+# Codes of answers without a code: `HTTP.` and the status.
+_HTTP: Final = _table(
+    "HTTP",
+    [
+        ("401", AUTH, _RENEWED),
+        ("404", PERMANENT, _READ_IT, JOB_NOT_FOUND),
+        ("408", RETRY, _RETRIED),
+        ("429", RETRY, _THROTTLED, TOO_MANY_CALLS),
+    ],
 )
-_THROTTLED: Final = Advice(RETRY, "The cloud throttles requests; it is tried again later.")
-_BY_STATUS: Final = {
-    int(HTTPStatus.UNAUTHORIZED): Advice(AUTH, _NEW_TOKEN),
-    int(HTTPStatus.REQUEST_TIMEOUT): Advice(RETRY, _RETRIED),
-    int(HTTPStatus.TOO_MANY_REQUESTS): _THROTTLED,
-}
+
+# APIGW.0201 is missing on purpose: it comes with six statuses, so the status decides.
+CATALOGUE: Final[Mapping[str, Advice]] = {**_IMG, **_IAM, **_APIGW, **_HTTP}
+
+_BAD_REQUEST: Final = Advice(PERMANENT, _READ_IT)
+_SERVER_ERROR: Final = Advice(RETRY, "The cloud has an internal error; retrying automatically.")
 
 
 def advice_for(code: str, http_status: int | None) -> Advice:
-    """The catalogue's advice; for a code it does not know, the HTTP status decides."""
-    known = CATALOGUE.get(code.upper())
-    if known is not None:
-        return known
-    if http_status is None or http_status < HTTPStatus.INTERNAL_SERVER_ERROR:
-        return _BY_STATUS.get(http_status or 0, _READ_IT)
-    return Advice(RETRY, "The cloud is in trouble; it is tried again.")
+    """The catalogue's advice; for an unknown code, the HTTP status decides."""
+    if advice := CATALOGUE.get(code.upper()):
+        return advice
+    if http_status is not None and http_status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+        return _SERVER_ERROR
+    return CATALOGUE.get(f"HTTP.{http_status}", _BAD_REQUEST)
+
+
+def meaning_of(code: str) -> Meaning | None:
+    """The special meaning of a code, if it has one."""
+    advice = CATALOGUE.get(code.upper())
+    return advice.meaning if advice else None
+
+
+def from_gateway(code: str) -> bool:
+    """Whether the API gateway itself answered, so that IMS never saw the request."""
+    return code.startswith("APIGW.")

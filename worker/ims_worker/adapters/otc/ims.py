@@ -3,7 +3,7 @@
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from http import HTTPStatus
 from typing import Any, Final, Literal, Protocol, TypeVar
 from urllib.parse import quote
@@ -16,19 +16,24 @@ from ims_config.names import IMPORT_ID_TAG
 from ims_config.records import ErrorClass, Failure, ImageFacts
 from ims_worker.adapters.otc import responses
 from ims_worker.adapters.otc.auth import Access, Now
-from ims_worker.adapters.otc.error_catalog import UNSURE_AFTER_CREATE
+from ims_worker.adapters.otc.error_catalog import Meaning, from_gateway, meaning_of
 from ims_worker.adapters.otc.http import CALL_FAILED, explain
 from ims_worker.adapters.otc.payloads import to_wire
 from ims_worker.adapters.otc.responses import Unreadable
-from ims_worker.errors import CloudProblem, NotSent, OutcomeUnknown, Refused, Unavailable
+from ims_worker.errors import (
+    CloudProblem,
+    JobNotFound,
+    NotSent,
+    OutcomeUnknown,
+    Refused,
+    Throttled,
+    ThrottleScope,
+    Unavailable,
+)
 from ims_worker.ports import CloudJob, ImageId, JobId, ProjectId, Quota
 
 PAGE: Final = 200
 MAX_PAGES: Final = 50
-# What IMS says of an image it does not have, where it does not say 404.
-NO_SUCH_IMAGE: Final = frozenset({"IMG.0027", "IMG.0144"})
-# A job that IMS cannot find is told as a refusal: only the story knows what that means.
-NO_SUCH_JOB: Final = frozenset({"IMG.0023"})
 _ELSEWHERE: Final = frozenset(
     {
         HTTPStatus.MOVED_PERMANENTLY,
@@ -36,7 +41,11 @@ _ELSEWHERE: Final = frozenset(
         HTTPStatus.PERMANENT_REDIRECT,
     }
 )
-_NOT_TAKEN: Final = frozenset({HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE})
+_NOT_ACCEPTED: Final = frozenset({HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE})
+_THROTTLES: Final[Mapping[Meaning | None, ThrottleScope]] = {
+    Meaning.TOO_MANY_JOBS: ThrottleScope.CREATES,
+    Meaning.TOO_MANY_CALLS: ThrottleScope.ALL_CALLS,
+}
 _VERSION: Final = re.compile(r"/v\d+(\.\d+)?(/[0-9a-fA-F]{32})?$")
 
 T = TypeVar("T")
@@ -108,8 +117,10 @@ class ImsService:
         )
         answer = self._ask("GET", path)
         if answer.failure is not None:
-            gone = answer.failure.code in NO_SUCH_JOB and answer.status < _SERVER_ERROR
-            raise self._read_failed(answer, answer.failure, refused=gone)
+            unknown = meaning_of(answer.failure.code) is Meaning.JOB_NOT_FOUND
+            if unknown and answer.status < _SERVER_ERROR:
+                raise JobNotFound(answer.failure, tried=answer.tried)
+            raise self._read_failed(answer, answer.failure)
         return _parsed(answer, lambda body: responses.parse_job(body, asked=job_id))
 
     def read_image(self, image_id: ImageId) -> ImageFacts | None:
@@ -254,35 +265,32 @@ class ImsService:
 
     def _create_failed(self, answer: Answer, failure: Failure) -> CloudProblem:
         """Sort by what may have been made: nothing, perhaps something, or nothing ever."""
-        pause = self._retry_after(answer)
-        if answer.status in _NOT_TAKEN or failure.code == "APIGW.0308":
-            return Unavailable(
-                _with_class(failure, ErrorClass.RETRY), tried=answer.tried, retry_after=pause
-            )
+        meaning = meaning_of(failure.code)
+        if answer.status in _NOT_ACCEPTED or meaning is Meaning.TOO_MANY_CALLS:
+            return self._unavailable(answer, failure)
         if not _says_no(answer.status):
             return OutcomeUnknown(_with_class(failure, ErrorClass.LOOK_FIRST), tried=answer.tried)
-        if failure.code in UNSURE_AFTER_CREATE:
+        if meaning is Meaning.UNSURE_AFTER_CREATE:
             return Refused(_with_class(failure, ErrorClass.LOOK_FIRST), tried=answer.tried)
         if failure.error_class is ErrorClass.RETRY:
-            return Unavailable(failure, tried=answer.tried, retry_after=pause)
+            return self._unavailable(answer, failure)
         return Refused(failure, tried=answer.tried)
 
-    def _read_failed(
-        self, answer: Answer, failure: Failure, *, refused: bool = False
-    ) -> CloudProblem:
-        """A read changes nothing, so all that is not a plain no can be read again."""
-        plain_no = HTTPStatus.BAD_REQUEST <= answer.status < _SERVER_ERROR
-        again = failure.error_class is ErrorClass.RETRY or not plain_no
-        if again and not refused:
-            return Unavailable(
-                _with_class(failure, ErrorClass.RETRY),
-                tried=answer.tried,
-                retry_after=self._retry_after(answer),
-            )
-        return Refused(failure, tried=answer.tried)
+    def _read_failed(self, answer: Answer, failure: Failure) -> CloudProblem:
+        """A read changes nothing, so it may be repeated unless the cloud plainly refuses."""
+        refused = HTTPStatus.BAD_REQUEST <= answer.status < _SERVER_ERROR
+        if refused and failure.error_class is not ErrorClass.RETRY:
+            return Refused(failure, tried=answer.tried)
+        return self._unavailable(answer, failure)
 
-    def _retry_after(self, answer: Answer) -> timedelta | None:
-        return responses.parse_retry_after(answer.headers.get("Retry-After"), now=self._now())
+    def _unavailable(self, answer: Answer, failure: Failure) -> Unavailable:
+        pause = responses.parse_retry_after(answer.headers.get("Retry-After"), now=self._now())
+        retry = _with_class(failure, ErrorClass.RETRY)
+        throttled = answer.status == HTTPStatus.TOO_MANY_REQUESTS
+        by_status = ThrottleScope.ALL_CALLS if throttled else None
+        if scope := _THROTTLES.get(meaning_of(failure.code), by_status):
+            return Throttled(retry, scope=scope, tried=answer.tried, retry_after=pause)
+        return Unavailable(retry, tried=answer.tried, retry_after=pause)
 
 
 _SERVER_ERROR: Final = HTTPStatus.INTERNAL_SERVER_ERROR
@@ -352,7 +360,7 @@ def _parsed(answer: Answer, parse: Callable[[bytes], T]) -> T:
 
 
 def _token_refused(answer: Answer) -> bool:
-    """A refused token, by status or by code: IMG.0087 comes with 400."""
+    """A refused token, by status or by code: IMS also refuses tokens with 400."""
     if answer.failure is None:
         return False
     by_code = answer.failure.error_class is ErrorClass.AUTH
@@ -369,10 +377,10 @@ def _says_no(status: int) -> bool:
 
 
 def _no_such_image(status: int, code: str) -> bool:
-    # The gateway's own 404 says that the address is wrong, not the image.
+    # The gateway's own 404 means a wrong address, not a missing image.
     if status == HTTPStatus.NOT_FOUND:
-        return not code.startswith("APIGW.")
-    return status == HTTPStatus.BAD_REQUEST and code in NO_SUCH_IMAGE
+        return not from_gateway(code)
+    return status == HTTPStatus.BAD_REQUEST and meaning_of(code) is Meaning.IMAGE_NOT_FOUND
 
 
 def _with_class(failure: Failure, error_class: ErrorClass) -> Failure:

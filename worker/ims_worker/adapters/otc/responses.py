@@ -140,7 +140,7 @@ def _said_in_xml(body: bytes) -> list[Mapping[str, Any]]:
 
 
 def _first_code(said: Iterable[Mapping[str, Any]]) -> str | None:
-    """IAM says `401` where others say `IAM.0062`: numbers repeat the status and are no code."""
+    """IAM sends the HTTP status as `code`; a bare number is not an error code."""
     for part in said:
         for key in _CODE_KEYS:
             value = part.get(key)
