@@ -74,11 +74,12 @@ def demo() -> int:
                 ids = [client.submit(parse_request(wanted)) for wanted in _requests(addresses)]
                 console.print("\nSubmitted. From here on the worker does everything:\n")
                 timeout = GIVE_UP_AFTER.total_seconds()
-                records = render.follow(console, client, ids, timeout=timeout)
+                with render.progress(console) as show:
+                    records = client.wait_all(ids, timeout=timeout, on_progress=show)
             # Said before the stack stops, which takes seconds.
             return _conclude(console, records)
     except ProcessFailed as exc:
-        render.say(console, str(exc), style="red")
+        render.print_line(console, str(exc), style="red")
         return 1
 
 
@@ -94,7 +95,7 @@ def up(*, workers: int) -> int:
             except KeyboardInterrupt:
                 console.print("\nStopping")
     except ProcessFailed as exc:
-        render.say(console, str(exc), style="red")
+        render.print_line(console, str(exc), style="red")
         return 1
     except KeyboardInterrupt:
         # Before everything was there.
@@ -155,7 +156,7 @@ def _conclude(console: Console, records: Sequence[ImportRecord]) -> int:
     console.print("\n[bold]Summary[/]")
     for record in records:
         for line in render.outcome(record):
-            render.say(console, f"  {line}")
+            render.print_line(console, f"  {line}")
     expected = {sample.name: sample.code for sample in SAMPLES}
     surprises = [record.name for record in records if not _as_expected(record, expected)]
     if surprises:

@@ -1,4 +1,4 @@
-"""The command line against real workers: waiting, keys, watching, and what doctor says."""
+"""The command line against real workers: waiting, idempotency keys, watching and the doctor."""
 
 import json
 import os
@@ -32,7 +32,7 @@ def test_submit_prints_the_id_and_nothing_else_on_stdout(running: Running) -> No
     assert f"image {record.image_id}" in done.stderr
 
 
-def test_waiting_for_a_failure_ends_with_1_and_says_why_and_what_to_do(running: Running) -> None:
+def test_waiting_for_a_failure_exits_with_1_and_prints_reason_and_hint(running: Running) -> None:
     done = running.stack.run("submit", *BROKEN, "--wait", "--json")
 
     assert done.returncode == 1
@@ -42,7 +42,7 @@ def test_waiting_for_a_failure_ends_with_1_and_says_why_and_what_to_do(running: 
     assert "What to do: " in done.stderr
 
 
-def test_who_stops_waiting_is_told_how_to_go_on(running: Running) -> None:
+def test_a_timeout_exits_with_3_and_prints_how_to_continue(running: Running) -> None:
     running.cloud(job_seconds=(4, 4))
 
     stopped = running.stack.run("submit", *GOOD, "--wait", "--timeout", "0.5")
@@ -55,7 +55,7 @@ def test_who_stops_waiting_is_told_how_to_go_on(running: Running) -> None:
     assert watched.returncode == 0
 
 
-def test_the_same_key_never_makes_a_second_import(running: Running) -> None:
+def test_the_same_key_never_creates_a_second_import(running: Running) -> None:
     first, again = (running.stack.run("submit", *GOOD, "--key", "build-1") for _ in range(2))
     other = running.stack.run("submit", *BROKEN, "--key", "build-1")
 
@@ -65,7 +65,7 @@ def test_the_same_key_never_makes_a_second_import(running: Running) -> None:
     assert first.stdout.strip() in other.stderr
 
 
-def test_the_bar_on_a_terminal_only_goes_forward_and_is_full_only_at_the_end(
+def test_the_bar_on_a_terminal_only_moves_forward_and_is_full_only_at_the_end(
     running: Running,
 ) -> None:
     running.cloud(job_seconds=(3, 3))
@@ -73,7 +73,7 @@ def test_the_bar_on_a_terminal_only_goes_forward_and_is_full_only_at_the_end(
     shown, code = on_a_terminal(running, "submit", *GOOD, "--wait")
 
     running.cloud(job_seconds=(0.5, 1))
-    percents = [int(found) for found in re.findall(r"(\d+) %", shown)]
+    percents = [int(match) for match in re.findall(r"(\d+) %", shown)]
     assert code == 0
     assert len(set(percents)) > 2
     assert percents == sorted(percents)
@@ -81,7 +81,7 @@ def test_the_bar_on_a_terminal_only_goes_forward_and_is_full_only_at_the_end(
 
 
 def on_a_terminal(running: Running, *argv: str) -> tuple[str, int]:
-    """What the program shows on a terminal of its own, and how it ends."""
+    """The output of the program on a terminal, and its exit code."""
     ours, theirs = pty.openpty()
     with subprocess.Popen(
         [sys.executable, "-m", "ims_producer", *argv],
@@ -92,7 +92,7 @@ def on_a_terminal(running: Running, *argv: str) -> tuple[str, int]:
     ) as process:
         os.close(theirs)
         shown = b""
-        # Linux says EIO when the other side is closed.
+        # Linux reports EIO when the other side is closed.
         with suppress(OSError):
             while part := os.read(ours, 65536):
                 shown += part
@@ -100,7 +100,7 @@ def on_a_terminal(running: Running, *argv: str) -> tuple[str, int]:
     return shown.decode(), process.returncode
 
 
-def test_wrong_credentials_end_the_wait_with_4_and_the_import_goes_on_being_tracked() -> None:
+def test_refused_credentials_end_the_wait_with_4_and_tracking_continues() -> None:
     with Running.start(settings={"POLL_FIRST_S": "1"}, wrong_password=True) as running:
         done = running.stack.run("submit", *GOOD, "--wait", "--timeout", "30")
         doctor = running.stack.run("doctor")
@@ -128,7 +128,7 @@ def checks(running: Running, *argv: str, **settings: str) -> tuple[int, dict[str
     return done.returncode, found
 
 
-def test_doctor_finds_a_healthy_stack_healthy(running: Running) -> None:
+def test_doctor_passes_all_checks_on_a_healthy_stack(running: Running) -> None:
     code, found = checks(running)
 
     assert code == 0
@@ -137,7 +137,7 @@ def test_doctor_finds_a_healthy_stack_healthy(running: Running) -> None:
     assert "of 1000 private images used" in found["default cloud, quota"]["found"]
 
 
-def test_doctor_says_which_clouds_a_worker_knows(running: Running) -> None:
+def test_doctor_reports_a_cloud_that_the_worker_does_not_know(running: Running) -> None:
     code, found = checks(running, "--cloud", "nope")
 
     assert code != 0
@@ -154,7 +154,7 @@ def test_doctor_says_which_clouds_a_worker_knows(running: Running) -> None:
     ],
     ids=["redis", "ledger", "broker"],
 )
-def test_doctor_names_what_is_gone_and_how_to_mend_it(
+def test_doctor_names_an_unreachable_service_and_the_fix(
     running: Running, settings: dict[str, str], name: str
 ) -> None:
     code, found = checks(running, **settings)
@@ -166,7 +166,7 @@ def test_doctor_names_what_is_gone_and_how_to_mend_it(
     assert "s3cret" not in json.dumps(found)
 
 
-def test_doctor_misses_workers_and_does_not_guess_about_the_cloud(running: Running) -> None:
+def test_doctor_reports_missing_workers_and_skips_the_cloud_checks(running: Running) -> None:
     [worker] = running.stack.workers
     running.stack.stop(worker)
 
@@ -178,7 +178,9 @@ def test_doctor_misses_workers_and_does_not_guess_about_the_cloud(running: Runni
     assert found["default cloud"]["ok"] is None
 
 
-def test_a_submission_without_a_broker_is_recorded_and_found_by_a_worker(running: Running) -> None:
+def test_an_import_submitted_without_a_broker_is_recorded_and_found_by_a_worker(
+    running: Running,
+) -> None:
     env = running.stack.env | {"IMS_IMPORT_BROKER_URL": "redis://127.0.0.1:1/0"}
 
     done = subprocess.run(
@@ -191,13 +193,13 @@ def test_a_submission_without_a_broker_is_recorded_and_found_by_a_worker(running
     )
 
     assert done.returncode == 0
-    assert "recorded, but the queue cannot be reached" in done.stderr
+    assert "recorded, but the queue is unreachable" in done.stderr
     import_id = done.stdout.strip()
     until(lambda: running.states([import_id]) == ["SUCCEEDED"], "the sweep found it", seconds=60)
 
 
-def test_help_answers_before_anybody_waits() -> None:
-    """Time of the fastest of five runs, against that of a bare interpreter in the same run."""
+def test_help_starts_quickly() -> None:
+    """Compares the fastest of five runs with a bare interpreter, measured at the same time."""
     bare = min(seconds("-c", "pass") for _ in range(5))
     helped = min(seconds("-m", "ims_producer", "--help") for _ in range(5))
 

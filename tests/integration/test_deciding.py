@@ -191,7 +191,7 @@ def test_prune_forgets_what_ended_long_ago_and_nothing_else(running: Running) ->
     open_one = running.client.submit(a_body(name="still-open"))
 
     would = ims(running, "prune", "--older-than", "0s", "--dry-run").stdout
-    assert "would be forgotten: 1" in would
+    assert "would be deleted: 1" in would
     assert running.find(done) is not None
     ims(running, "prune", "--older-than", "0s")
 
@@ -214,4 +214,4 @@ def test_corrected_credentials_are_tried_at_resume() -> None:
         ended(running, import_id, "SUCCEEDED")
 
     assert refused == 1
-    assert "imports of the default cloud that go on now: 1" in said
+    assert "imports resumed for the default cloud: 1" in said

@@ -23,7 +23,7 @@ def running() -> Iterator[Running]:
         yield running
 
 
-def written(folder: Path, *images: dict[str, Any], **manifest: Any) -> str:
+def manifest_file(folder: Path, *images: dict[str, Any], **manifest: Any) -> str:
     file = folder / "images.yaml"
     file.write_text(yaml.safe_dump({"version": 1, "images": list(images)} | manifest))
     return str(file)
@@ -35,8 +35,8 @@ def steps(running: Running, *argv: str, expected: int = 0) -> dict[str, str]:
     return {item["name"]: item["step"] for item in json.loads(done.stdout)}
 
 
-def test_apply_imports_what_is_not_there_and_then_nothing(running: Running, tmp_path: Path) -> None:
-    file = written(tmp_path, a_body(name="one"), a_body(name="two"), name="first")
+def test_apply_imports_missing_images_and_then_nothing(running: Running, tmp_path: Path) -> None:
+    file = manifest_file(tmp_path, a_body(name="one"), a_body(name="two"), name="first")
 
     assert steps(running, "plan", file) == {"one": "new", "two": "new"}
     done = running.stack.run("apply", file, "--wait")
@@ -51,10 +51,10 @@ def test_apply_imports_what_is_not_there_and_then_nothing(running: Running, tmp_
     assert again.returncode == 0
 
 
-def test_a_failure_ends_with_1_and_is_tried_again_next_time(
+def test_a_failure_exits_with_1_and_is_retried_by_the_next_apply(
     running: Running, tmp_path: Path
 ) -> None:
-    file = written(tmp_path, a_body(name="bad", image_url="images:broken.qcow2"))
+    file = manifest_file(tmp_path, a_body(name="bad", image_url="images:broken.qcow2"))
 
     done = running.stack.run("apply", file, "--wait")
     again = steps(running, "plan", file)
@@ -67,15 +67,15 @@ def test_a_failure_ends_with_1_and_is_tried_again_next_time(
     assert running.client.get(item["import_id"]).attempts == 2
 
 
-def test_what_changed_what_is_gone_and_what_is_in_the_way(running: Running, tmp_path: Path) -> None:
+def test_changed_deleted_and_conflicting_images(running: Running, tmp_path: Path) -> None:
     before = [a_body(name=name) for name in ("changed", "gone")]
-    assert running.stack.run("apply", written(tmp_path, *before), "--wait").returncode == 0
+    assert running.stack.run("apply", manifest_file(tmp_path, *before), "--wait").returncode == 0
     [gone] = running.client.list(name="gone")
-    as_the_console(running, "DELETE", f"/v2/images/{gone.image_id}")
+    request_as_console(running, "DELETE", f"/v2/images/{gone.image_id}")
     foreign = {"name": "foreign", "image_url": "images:good.qcow2", "min_disk": 40}
-    as_the_console(running, "POST", "/v2/cloudimages/action", json=foreign)
-    until(lambda: is_there(running, "foreign"), "somebody else's image is there")
-    file = written(
+    request_as_console(running, "POST", "/v2/cloudimages/action", json=foreign)
+    until(lambda: is_there(running, "foreign"), "the foreign image exists")
+    file = manifest_file(
         tmp_path,
         a_body(name="changed", min_disk=50),
         a_body(name="gone"),
@@ -90,7 +90,7 @@ def test_what_changed_what_is_gone_and_what_is_in_the_way(running: Running, tmp_
     assert len(running.client.list(name="gone")) == 2
 
 
-def as_the_console(running: Running, method: str, path: str, **options: Any) -> None:
+def request_as_console(running: Running, method: str, path: str, **options: Any) -> None:
     scope = {"project": {"name": QUICK.project, "domain": {"name": QUICK.domain}}}
     user = {"name": QUICK.user, "password": QUICK.password, "domain": {"name": QUICK.domain}}
     identity = {"methods": ["password"], "password": {"user": user}}
@@ -108,13 +108,16 @@ def is_there(running: Running, name: str) -> bool:
     )
 
 
-def test_images_that_a_manifest_holds_no_more_are_named_and_left(
+def test_prune_plan_lists_images_that_the_manifest_no_longer_lists_and_keeps_them(
     running: Running, tmp_path: Path
 ) -> None:
     both = [a_body(name="kept"), a_body(name="left-out")]
-    assert running.stack.run("apply", written(tmp_path, *both, name="p"), "--wait").returncode == 0
+    assert (
+        running.stack.run("apply", manifest_file(tmp_path, *both, name="p"), "--wait").returncode
+        == 0
+    )
 
-    done = running.stack.run("plan", written(tmp_path, both[0], name="p"), "--prune-plan")
+    done = running.stack.run("plan", manifest_file(tmp_path, both[0], name="p"), "--prune-plan")
 
     assert done.returncode == 0
     assert "dropped   left-out" in done.stderr
@@ -122,22 +125,22 @@ def test_images_that_a_manifest_holds_no_more_are_named_and_left(
     assert is_there(running, "left-out")
 
 
-def test_a_cloud_that_cannot_be_asked_is_said_and_the_ledger_is_believed(
+def test_plan_uses_only_the_ledger_for_a_cloud_that_no_worker_can_reach(
     running: Running, tmp_path: Path
 ) -> None:
-    file = written(tmp_path, a_body(name="elsewhere", cloud="nosuch"))
+    file = manifest_file(tmp_path, a_body(name="elsewhere", cloud="nosuch"))
 
     done = running.stack.run("plan", file)
 
     assert done.returncode == 0
     assert done.stdout.split() == ["new", "elsewhere", "(nosuch)"]
-    assert "note: nosuch was not asked: CLOUD.unknown" in done.stderr
+    assert "note: images of nosuch are unknown: CLOUD.unknown" in done.stderr
 
 
-def test_nothing_is_recorded_of_a_manifest_that_breaks_a_rule(
+def test_apply_records_nothing_if_the_manifest_breaks_a_rule(
     running: Running, tmp_path: Path
 ) -> None:
-    file = written(tmp_path, a_body(name="fine"), a_body(name="wrong", min_disk=0))
+    file = manifest_file(tmp_path, a_body(name="fine"), a_body(name="wrong", min_disk=0))
 
     done = running.stack.run("apply", file)
 
@@ -147,16 +150,20 @@ def test_nothing_is_recorded_of_a_manifest_that_breaks_a_rule(
 
 
 @pytest.mark.timeout(180)
-def test_a_thousand_images_interrupted_and_applied_again_are_a_thousand_imports(
+def test_an_interrupted_apply_of_1000_images_continues_without_duplicates(
     tmp_path: Path,
 ) -> None:
     with Running.start(workers=0) as running:
-        file = written(tmp_path, *(a_body(name=f"image-{n}") for n in range(MANY)))
+        file = manifest_file(tmp_path, *(a_body(name=f"image-{n}") for n in range(MANY)))
         argv = [sys.executable, "-m", "ims_producer", "apply", file, "--offline"]
         with subprocess.Popen(
             argv, env=running.stack.env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         ) as first:
-            until(lambda: recorded(running) > MANY // 5, "it is on its way", seconds=60)
+            until(
+                lambda: recorded(running) > MANY // 5,
+                "a fifth of the imports is recorded",
+                seconds=60,
+            )
             first.send_signal(signal.SIGKILL)
         interrupted = recorded(running)
 

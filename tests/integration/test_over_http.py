@@ -130,8 +130,8 @@ def test_manifests(ims: Ims, tmp_path: Path) -> None:
 def test_what_operators_do(running: Running, ims: Ims) -> None:
     assert "images that no import needs" in ims("gc").stdout
     assert "no entry 'nosuch'" in ims("gc", "--cloud", "nosuch", expected=1).stderr
-    assert "that go on now: 0" in ims("resume").stdout
-    assert "that would be forgotten: 0" in ims("prune", "--older-than", "90d", "--dry-run").stdout
+    assert "imports resumed for the default cloud: 0" in ims("resume").stdout
+    assert "that would be deleted: 0" in ims("prune", "--older-than", "90d", "--dry-run").stdout
     made = json.loads(ims("keys", "create", "--name", "x", "--scope", "read", "--json").stdout)
     assert made["id"] in ims("keys", "list").stdout
     assert "is revoked" in ims("keys", "revoke", made["id"]).stdout
@@ -166,7 +166,7 @@ def test_a_cloud_that_the_api_does_not_ask_is_said_and_the_ledger_is_believed(
     done = limited("plan", str(file))
 
     assert "new        not-asked" in done.stdout
-    assert "note: the default cloud was not asked: " in done.stderr
+    assert "note: images of the default cloud are unknown: " in done.stderr
 
 
 def test_an_api_that_is_not_there_is_5(running: Running, away: dict[str, str]) -> None:

@@ -193,7 +193,7 @@ def test_the_secret_is_shown_only_where_the_workers_key_is(running: Running) -> 
         running.stack.env = kept
 
     assert done.returncode == 2
-    assert "run this where the workers run" in done.stderr
+    assert "run this on a worker host" in done.stderr
 
 
 @pytest.mark.parametrize(
@@ -203,7 +203,7 @@ def test_the_secret_is_shown_only_where_the_workers_key_is(running: Running) -> 
         (("add", "https://a.example", "--event", "x"), "--event 'x': must be one of import."),
         (("remove", "none"), "no such webhook: none"),
         (("resend", "msg_none"), "no such delivery: msg_none"),
-        (("resend",), "give either ids of deliveries or --failed"),
+        (("resend",), "use either delivery ids or --failed"),
         (("deliveries", "--state", "x"), "--state 'x': must be one of pending"),
         (("secret", "nowhere"), "url: must be an http or https URL"),
     ],

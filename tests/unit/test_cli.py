@@ -1,8 +1,8 @@
 """The command line, as far as it needs no queue: help, options, messages, exit codes."""
 
 import json
+import subprocess
 import sys
-import time
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
@@ -15,10 +15,11 @@ from ims_config.records import ErrorClass, Failure, ImportResult, Progress, Stat
 from ims_ledger import Ledger
 from ims_producer.cli import render
 from ims_producer.cli.app import app, run
-from ims_producer.cli.submit import exit_of
+from ims_producer.cli.durations import format_duration
+from ims_producer.cli.exit_codes import exit_code_of
 
-Told = tuple[int, str, str]
-Ims = Callable[..., Told]
+Result = tuple[int, str, str]
+Ims = Callable[..., Result]
 COMMANDS = [command.name or "" for command in app.registered_commands]
 
 
@@ -27,7 +28,7 @@ def ims(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp
     """Run the program in this process: (exit code, stdout, stderr)."""
     monkeypatch.setenv("IMS_IMPORT_LEDGER_URL", f"sqlite:///{tmp_path / 'ledger.db'}")
 
-    def call(*argv: str) -> Told:
+    def call(*argv: str) -> Result:
         monkeypatch.setattr(sys, "argv", ["ims-import", *argv])
         try:
             run()
@@ -35,14 +36,14 @@ def ims(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp
             code = int(exc.code or 0)
         else:
             code = 0
-        said = capsys.readouterr()
-        return code, said.out, said.err
+        output = capsys.readouterr()
+        return code, output.out, output.err
 
     return call
 
 
 def a_result(state: State = State.RUNNING, **differences: object) -> ImportResult:
-    facts: dict[str, object] = {
+    fields: dict[str, object] = {
         "id": "6f2c8f0e",
         "state": state,
         "kind": "system",
@@ -51,7 +52,7 @@ def a_result(state: State = State.RUNNING, **differences: object) -> ImportResul
         "created_at": "2026-01-02T03:04:05Z",
         "request": a_body(),
     }
-    return ImportResult.model_validate(facts | differences)
+    return ImportResult.model_validate(fields | differences)
 
 
 def a_failure(error_class: ErrorClass = ErrorClass.PERMANENT) -> Failure:
@@ -61,7 +62,7 @@ def a_failure(error_class: ErrorClass = ErrorClass.PERMANENT) -> Failure:
 # --- help -----------------------------------------------------------------------------------
 
 
-def test_the_programs_help_names_every_command_and_the_exit_codes(ims: Ims) -> None:
+def test_help_lists_every_command_and_the_exit_codes(ims: Ims) -> None:
     code, out, _ = ims("--help")
 
     assert code == 0
@@ -69,14 +70,36 @@ def test_the_programs_help_names_every_command_and_the_exit_codes(ims: Ims) -> N
     assert "Exit codes: 0 done" in out
 
 
-def test_the_version_is_said(ims: Ims) -> None:
+def test_help_loads_no_slow_library() -> None:
+    code = (
+        "import sys; from ims_producer.cli.app import app; "
+        "print({'celery', 'pydantic', 'requests', 'rich', 'sqlalchemy'} & sys.modules.keys())"
+    )
+
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+
+    assert done.stdout == "set()\n"
+
+
+def test_version_is_printed(ims: Ims) -> None:
     assert ims("--version") == (0, f"ims-import {version('ims-import')}\n", "")
+
+
+@pytest.mark.parametrize("group", [(), ("keys",), ("webhooks",)])
+def test_summaries_of_commands_fit_into_80_columns(
+    ims: Ims, monkeypatch: pytest.MonkeyPatch, group: tuple[str, ...]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+
+    _, out, _ = ims(*group, "--help")
+
+    assert "..." not in out.partition("Commands:")[2]
 
 
 @pytest.mark.parametrize(
     "command", [name for name in COMMANDS if name not in ("flower", "sandbox", "demo")]
 )
-def test_every_commands_help_has_an_example(ims: Ims, command: str) -> None:
+def test_help_of_every_command_has_an_example(ims: Ims, command: str) -> None:
     code, out, _ = ims(command, "--help")
 
     assert code == 0
@@ -89,15 +112,15 @@ def test_submit_has_an_option_for_every_parameter_of_a_request(ims: Ims) -> None
     named = {"image_url": "BUCKET:KEY", "is_config": "--config", "is_quick_import": "--quick",
              "tags": "--tag", "data_images": "--data-image",
              "webhook_url": "--webhook"}  # fmt: skip
-    wanted = {
+    options = {
         named.get(field, f"--{field.replace('_', '-')}")
         for field in ImportRequest.model_fields
-        if field != "is_config_init"  # accepted for old scripts, advertised to nobody
+        if field != "is_config_init"  # accepted for old scripts, but hidden
     }
-    assert [option for option in wanted if option not in out] == []
+    assert [option for option in options if option not in out] == []
 
 
-# --- what is asked --------------------------------------------------------------------------
+# --- requests --------------------------------------------------------------------------
 
 
 def test_a_dry_run_prints_the_request_and_records_nothing(ims: Ims, tmp_path: Path) -> None:
@@ -114,7 +137,7 @@ def test_a_dry_run_prints_the_request_and_records_nothing(ims: Ims, tmp_path: Pa
     assert not (tmp_path / "ledger.db").exists()
 
 
-def test_a_data_image_is_given_in_one_option(ims: Ims) -> None:
+def test_data_image_takes_all_fields_in_one_option(ims: Ims) -> None:
     _, out, _ = ims(
         "submit", "images:a.qcow2", "--name", "a", "--min-disk", "40", "--dry-run",
         "--data-image", "images:with,comma.qcow2,min_disk=10,name=data",
@@ -125,7 +148,7 @@ def test_a_data_image_is_given_in_one_option(ims: Ims) -> None:
     ]
 
 
-def test_options_win_over_the_file(ims: Ims, tmp_path: Path) -> None:
+def test_options_override_the_file(ims: Ims, tmp_path: Path) -> None:
     file = tmp_path / "request.json"
     file.write_text(json.dumps(a_body(name="from-the-file", kind="data")))
 
@@ -135,14 +158,14 @@ def test_options_win_over_the_file(ims: Ims, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("[]", "must be a JSON or YAML object; given: list"),
         ("{", "must be a JSON or YAML object; line 1"),
     ],
 )
-def test_a_file_that_holds_no_request_is_named(
-    ims: Ims, tmp_path: Path, text: str, said: str
+def test_a_file_without_an_object_is_refused(
+    ims: Ims, tmp_path: Path, text: str, message: str
 ) -> None:
     file = tmp_path / "request.json"
     file.write_text(text)
@@ -150,10 +173,10 @@ def test_a_file_that_holds_no_request_is_named(
     code, _, err = ims("submit", "--file", str(file))
 
     assert code == 2
-    assert f"--file {file}: {said}" in err
+    assert f"--file {file}: {message}" in err
 
 
-def test_a_missing_file_is_named(ims: Ims) -> None:
+def test_a_missing_file_is_refused(ims: Ims) -> None:
     assert ims("submit", "--file", "/nowhere.json") == (
         2,
         "",
@@ -161,7 +184,9 @@ def test_a_missing_file_is_named(ims: Ims) -> None:
     )
 
 
-def test_bad_input_names_field_value_and_rule_and_records_nothing(ims: Ims, tmp_path: Path) -> None:
+def test_invalid_input_names_field_value_and_rule_and_records_nothing(
+    ims: Ims, tmp_path: Path
+) -> None:
     code, out, err = ims("submit", "images:a.qcow2", "--name", "a", "--min-disk", "2000")
 
     assert (code, out) == (2, "")
@@ -169,7 +194,7 @@ def test_bad_input_names_field_value_and_rule_and_records_nothing(ims: Ims, tmp_
     assert not (tmp_path / "ledger.db").exists()
 
 
-def test_a_parameter_that_the_api_dropped_is_accepted_with_a_word(ims: Ims) -> None:
+def test_a_parameter_that_the_api_dropped_is_accepted_with_a_note(ims: Ims) -> None:
     code, _, err = ims(
         "submit", "images:a.qcow2", "--name", "a", "--min-disk", "40", "--config-init", "--dry-run"
     )
@@ -178,7 +203,7 @@ def test_a_parameter_that_the_api_dropped_is_accepted_with_a_word(ims: Ims) -> N
     assert "is_config_init: not sent" in err
 
 
-def test_a_wrong_setting_is_named_without_its_value(
+def test_an_invalid_setting_is_named_without_its_value(
     ims: Ims, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("IMS_IMPORT_POLL_MAX_S", "s3cret")
@@ -190,41 +215,41 @@ def test_a_wrong_setting_is_named_without_its_value(
     assert "s3cret" not in err
 
 
-def test_resolve_wants_exactly_one_decision(ims: Ims) -> None:
+def test_resolve_requires_exactly_one_decision(ims: Ims) -> None:
     code, _, err = ims("resolve", "some-id", "--resubmit", "--fail")
 
     assert code == 2
-    assert "give one of --resubmit, --image IMAGE_ID and --fail" in err
+    assert "use exactly one of --resubmit, --image IMAGE_ID and --fail" in err
 
 
-def test_an_age_that_cannot_be_read_is_named(ims: Ims) -> None:
+def test_an_invalid_duration_is_refused_with_the_rule(ims: Ims) -> None:
     code, _, err = ims("prune", "--older-than", "old")
 
     assert code == 2
     assert "--older-than old: must be a number and d, h, min or s" in err
 
 
-# --- what is shown --------------------------------------------------------------------------
+# --- show and list --------------------------------------------------------------------------
 
 
 def test_an_unknown_id_is_no_such_import(ims: Ims) -> None:
     assert ims("show", "nope") == (2, "", "ims-import: no such import: nope\n")
 
 
-def test_an_unknown_state_names_the_known_ones(ims: Ims) -> None:
+def test_an_unknown_state_lists_the_valid_ones(ims: Ims) -> None:
     code, _, err = ims("list", "--state", "PENDING")
 
     assert code == 2
     assert "--state PENDING: must be one of QUEUED, WAITING" in err
 
 
-def test_an_empty_list_is_said_to_be_so_and_is_an_array_for_scripts(ims: Ims) -> None:
+def test_an_empty_list_is_a_note_on_stderr_or_an_empty_array(ims: Ims) -> None:
     assert ims("list") == (0, "", "No imports found.\n")
     assert ims("list", "--json") == (0, "[]\n", "")
 
 
 @pytest.mark.parametrize(
-    ("url", "said"),
+    ("url", "message"),
     [
         ("sqlite:////proc/nowhere/ledger.db", "its folder /proc/nowhere cannot be made"),
         ("ledger.db", "its URL must be sqlite:////PATH or postgresql+psycopg://"),
@@ -232,14 +257,14 @@ def test_an_empty_list_is_said_to_be_so_and_is_an_array_for_scripts(ims: Ims) ->
     ],
 )
 def test_a_ledger_that_cannot_be_opened_is_unreachable(
-    ims: Ims, monkeypatch: pytest.MonkeyPatch, url: str, said: str
+    ims: Ims, monkeypatch: pytest.MonkeyPatch, url: str, message: str
 ) -> None:
     monkeypatch.setenv("IMS_IMPORT_LEDGER_URL", url)
 
     code, _, err = ims("list")
 
     assert code == 5
-    assert f"ledger: {said}" in err
+    assert f"ledger: {message}" in err
     assert "ims-import doctor" in err
     assert "s3cret" not in err
 
@@ -283,45 +308,34 @@ def test_a_finished_import_is_shown_and_listed(ims: Ims, tmp_path: Path) -> None
     ],
     ids=lambda value: str(getattr(value, "state", value)),
 )
-def test_who_stops_waiting_gets_the_code_of_how_it_stands(result: ImportResult, code: int) -> None:
-    assert exit_of(result) == code
+def test_exit_code_after_waiting_reflects_the_state(result: ImportResult, code: int) -> None:
+    assert exit_code_of(result) == code
 
 
-class Readings:
-    """An import whose readings are given beforehand."""
+def test_the_worst_import_decides_the_exit_code() -> None:
+    failed, uncertain = a_result(State.FAILED), a_result(State.UNCERTAIN, waits_for="person")
+    running, succeeded = a_result(State.RUNNING), a_result(State.SUCCEEDED)
 
-    def __init__(self, *readings: ImportResult) -> None:
-        self._readings = [*readings]
-
-    def get(self, _: str) -> ImportResult:
-        return self._readings.pop(0)
-
-
-def test_progress_shown_never_goes_backwards_nor_to_100_before_the_end(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr(time, "sleep", lambda _: None)
-    readings = Readings(
-        *(a_result(progress=Progress(percent=percent)) for percent in (10, 60, None, 30, 99)),
-        a_result(State.SUCCEEDED, image_id="i"),
-    )
-    from rich.console import Console  # noqa: PLC0415  # after capsys took over
-
-    seen: list[float | None] = []
-
-    def enough(result: ImportResult) -> bool:
-        seen.append(result.progress.percent)
-        return result.state.terminal
-
-    render.follow(Console(), readings, ["6f2c8f0e"], enough=enough)
-
-    assert seen == [10, 60, 60, 60, 99, None]
-    assert "100 %" not in capsys.readouterr().out
+    assert exit_code_of() == 0
+    assert exit_code_of(succeeded, running) == 3
+    assert exit_code_of(running, uncertain) == 6
+    assert exit_code_of(uncertain, failed, running) == 1
 
 
-def test_without_a_percent_of_the_cloud_none_is_shown() -> None:
-    assert render.standing(a_result()) == "RUNNING"
-    assert render.standing(a_result(progress=Progress(percent=62))) == "RUNNING 50 %"
+def test_progress_is_not_100_percent_before_the_end(capsys: pytest.CaptureFixture[str]) -> None:
+    with render.progress(render.stdout()) as show:
+        for percent in (10, 60, 99):
+            show([a_result(progress=Progress(percent=percent))])
+        show([a_result(State.SUCCEEDED, image_id="i")])
+
+    assert capsys.readouterr().out.splitlines() == [
+        "ubuntu: RUNNING 0 %", "ubuntu: RUNNING 50 %", "ubuntu: RUNNING 75 %",
+    ]  # fmt: skip
+
+
+def test_progress_lines_show_a_percent_only_if_the_cloud_reports_one() -> None:
+    assert render.progress_text(a_result()) == "RUNNING"
+    assert render.progress_text(a_result(progress=Progress(percent=62))) == "RUNNING 50 %"
 
 
 @pytest.mark.parametrize(
@@ -329,5 +343,5 @@ def test_without_a_percent_of_the_cloud_none_is_shown() -> None:
     [(0, "0 s"), (59.9, "59 s"), (60, "1 min"), (200, "3 min 20 s"), (7500, "2 h 5 min"),
      (273600, "3 d 4 h")],
 )  # fmt: skip
-def test_durations_read_as_people_say_them(seconds: float, text: str) -> None:
-    assert render.duration(seconds) == text
+def test_durations_have_at_most_two_units(seconds: float, text: str) -> None:
+    assert format_duration(seconds) == text

@@ -1,4 +1,4 @@
-"""What a manifest may hold, and what applying it would do."""
+"""Parsing manifests, and deciding what applying them does."""
 
 import json
 from datetime import UTC, datetime, timedelta
@@ -11,14 +11,15 @@ from builders import a_request
 
 from ims_config.import_request import ImportRequest
 from ims_config.records import ImportRecord, State
-from ims_producer.manifests import (
-    MOST_IMAGES,
+from ims_config.worker_reports import FoundImage
+from ims_producer.manifest.parsing import (
+    MAX_IMAGES,
     InvalidManifest,
     json_schema,
     parse_manifest,
     requests_of,
 )
-from ims_producer.planning import Found, Item, Step, dropped, plan
+from ims_producer.manifest.planning import Item, Step, dropped, plan
 
 DOCS = Path(__file__).parents[2] / "docs"
 NOON = datetime(2026, 11, 23, 12, tzinfo=UTC)
@@ -38,10 +39,10 @@ def image(**fields: Any) -> dict[str, Any]:
     return {"name": "a", "image_url": "images:a.qcow2", "min_disk": 40} | fields
 
 
-# --- reading --------------------------------------------------------------------------------
+# --- parsing --------------------------------------------------------------------------------
 
 
-def test_defaults_fill_what_an_image_does_not_say_and_tags_are_put_together() -> None:
+def test_defaults_apply_unless_an_image_overrides_them_and_tags_are_merged() -> None:
     [first, second] = requests(
         defaults={"min_disk": 50, "tags": {"team": "a", "stage": "x"}},
         images=[
@@ -54,21 +55,21 @@ def test_defaults_fill_what_an_image_does_not_say_and_tags_are_put_together() ->
     assert (second.min_disk, second.tags) == (60, {"team": "a", "stage": "y"})
 
 
-def test_a_matrix_makes_one_request_of_each_combination() -> None:
-    made = requests(images=[image(matrix={"cloud": ["x", "y"], "name": ["a", "b"]})])
+def test_a_matrix_creates_one_request_for_each_combination() -> None:
+    expanded = requests(images=[image(matrix={"cloud": ["x", "y"], "name": ["a", "b"]})])
 
-    assert [(request.cloud, request.name) for request in made] == [
+    assert [(request.cloud, request.name) for request in expanded] == [
         ("x", "a"), ("x", "b"), ("y", "a"), ("y", "b"),
     ]  # fmt: skip
 
 
-def test_json_is_taken_as_well() -> None:
+def test_json_is_accepted() -> None:
     text = json.dumps({"version": 1, "images": [image()]})
 
     assert [request.name for request in requests_of(parse_manifest(text))] == ["a"]
 
 
-def test_what_looks_like_a_date_stays_text() -> None:
+def test_a_value_that_looks_like_a_date_stays_text() -> None:
     entry = "{name: a, image_url: 'images:a', min_disk: 40, os_version: 2026-01-01}"
     text = f"version: 1\nimages: [{entry}]"
 
@@ -76,13 +77,13 @@ def test_what_looks_like_a_date_stays_text() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("- a", "manifest: must be an object; given: list"),
         ("version: 2\nimages: [{}]", "version: must be 1; given: 2"),
         ("version: 1", "images: is mandatory"),
         ("version: 1\nimages: []", "images: List should have at least 1 item"),
-        ("version: 1\nimage: []\nimages: [{}]", "image: no such field; known: version, name"),
+        ("version: 1\nimage: []\nimages: [{}]", "image: unknown field; valid: version, name"),
         ("version: 1\nversion: 1", "line 2, column 1: key 'version' is there twice"),
         ("version: 1\n\timages: []", "line 2, column 1: "),
         ("a: *b", "line 1, column 4: found undefined alias"),
@@ -98,15 +99,15 @@ def test_what_looks_like_a_date_stays_text() -> None:
         ),
         (
             "version: 1\nimages: [{name: a, matrix: {cloud: x}}]",
-            "images[0] 'a': matrix: cloud must be a list with something in it; given: 'x'",
+            "images[0] 'a': matrix: cloud must be a non-empty list; given: 'x'",
         ),
     ],
 )
-def test_what_is_wrong_is_said_with_its_place(text: str, said: str) -> None:
-    assert problems(text)[0].startswith(said)
+def test_a_problem_names_its_place(text: str, message: str) -> None:
+    assert problems(text)[0].startswith(message)
 
 
-def test_all_that_is_wrong_is_said_at_once() -> None:
+def test_all_problems_are_reported_together() -> None:
     text = yaml.safe_dump({"version": 1, "images": [image(min_disk=0), image(name=" b")]})
 
     assert [problem.split(":")[0] for problem in problems(text)] == [
@@ -115,24 +116,24 @@ def test_all_that_is_wrong_is_said_at_once() -> None:
     ]
 
 
-def test_the_same_name_twice_for_one_cloud_is_refused_but_not_for_two() -> None:
+def test_names_must_be_unique_within_a_cloud() -> None:
     text = yaml.safe_dump({"version": 1, "images": [image(), image(min_disk=50)]})
 
     assert problems(text) == [
-        "images: 'a' is there 2 times for the default cloud; names must differ"
+        "images: 'a' occurs 2 times for the default cloud; names must be unique"
     ]
     assert len(requests(images=[image(cloud="x"), image(cloud="y")])) == 2
 
 
-def test_a_matrix_cannot_explode() -> None:
+def test_a_matrix_has_a_maximum_size() -> None:
     wide = {field: list(range(100)) for field in ("min_ram", "max_ram", "min_disk")}
 
-    assert f"images: must be at most {MOST_IMAGES} with all matrices" in problems(
+    assert f"images: must be at most {MAX_IMAGES} with all matrices" in problems(
         yaml.safe_dump({"version": 1, "images": [image(matrix=wide)]})
     )
 
 
-def test_the_published_schema_is_the_one_of_the_code() -> None:
+def test_the_published_schema_matches_the_code() -> None:
     published = json.loads((DOCS / "manifest.schema.json").read_text())
 
     assert published == json_schema()
@@ -140,7 +141,7 @@ def test_the_published_schema_is_the_one_of_the_code() -> None:
     assert set(fields) == {*ImportRequest.model_fields, "matrix"}
 
 
-def test_the_example_of_the_page_is_a_manifest() -> None:
+def test_the_example_in_the_docs_is_a_valid_manifest() -> None:
     text = (DOCS / "manifests.md").read_text().partition("```yaml\n")[2].partition("```")[0]
 
     assert [request.name for request in requests_of(parse_manifest(text))] == [
@@ -151,49 +152,49 @@ def test_the_example_of_the_page_is_a_manifest() -> None:
 # --- planning -------------------------------------------------------------------------------
 
 
-def a_record(request: ImportRequest, state: State, **facts: Any) -> ImportRecord:
+def a_record(request: ImportRequest, state: State, **differences: Any) -> ImportRecord:
     fields: dict[str, Any] = {
         "id": f"import-of-{request.name}", "state": state, "cloud": request.cloud,
         "kind": request.kind, "name": request.name, "image_url": request.image_url,
         "created_at": NOON, "request": request.as_message(),
     }  # fmt: skip
-    return ImportRecord.model_validate(fields | facts)
+    return ImportRecord.model_validate(fields | differences)
 
 
 def planned(
-    request: ImportRequest, *records: ImportRecord, images: list[Found] | None = None
+    request: ImportRequest, *records: ImportRecord, images: list[FoundImage] | None = None
 ) -> Item:
-    found = {} if images is None else {request.cloud: images}
-    [item] = plan("default", [request], records, found)
+    by_cloud = {} if images is None else {request.cloud: images}
+    [item] = plan("default", [request], records, by_cloud)
     return item
 
 
-def an_image(**facts: Any) -> Found:
+def an_image(**differences: Any) -> FoundImage:
     fields = {"id": "img-1", "name": "ubuntu-24.04", "status": "active", "import_id": None}
-    return Found(**(fields | facts))
+    return FoundImage.model_validate(fields | differences)
 
 
-def test_what_nobody_has_is_new() -> None:
+def test_an_unknown_image_is_new() -> None:
     item = planned(a_request(), images=[])
 
     assert (item.step, item.record) == (Step.NEW, None)
     assert item.key
 
 
-def test_who_plans_the_same_at_the_same_time_asks_with_the_same_key() -> None:
+def test_equal_plans_use_the_same_idempotency_key() -> None:
     assert planned(a_request()).key == planned(a_request()).key
     assert planned(a_request()).key != planned(a_request(min_disk=41)).key
 
 
 @pytest.mark.parametrize("state", [State.QUEUED, State.RUNNING, State.UNCERTAIN])
-def test_what_is_under_way_is_left_alone(state: State) -> None:
+def test_an_open_import_is_unchanged(state: State) -> None:
     item = planned(a_request(), a_record(a_request(), state), images=[])
 
     assert item.step is Step.UNCHANGED
     assert str(state) in item.why
 
 
-def test_another_priority_or_receiver_makes_no_other_image() -> None:
+def test_priority_and_webhook_do_not_make_a_different_image() -> None:
     other = a_request(priority="high", webhook_url="https://ci.example/hook")
     record = a_record(a_request(), State.SUCCEEDED, image_id="img-1")
 
@@ -201,24 +202,24 @@ def test_another_priority_or_receiver_makes_no_other_image() -> None:
     assert planned(other).key == planned(a_request()).key
 
 
-def test_what_has_succeeded_is_unchanged_while_its_image_is_there() -> None:
+def test_a_succeeded_import_is_unchanged_while_its_image_exists() -> None:
     record = a_record(a_request(), State.SUCCEEDED, image_id="img-1")
 
     assert planned(a_request(), record).step is Step.UNCHANGED
     assert planned(a_request(), record, images=[an_image()]).step is Step.UNCHANGED
 
 
-def test_an_image_that_is_gone_is_imported_again_as_another_import() -> None:
+def test_a_deleted_image_is_imported_again_by_a_new_import() -> None:
     record = a_record(a_request(), State.SUCCEEDED, image_id="img-1")
 
     item = planned(a_request(), record, images=[])
 
-    assert (item.step, item.why) == (Step.AGAIN, "its image img-1 is gone")
+    assert (item.step, item.why) == (Step.AGAIN, "its image img-1 no longer exists")
     assert item.key != planned(a_request()).key
 
 
 @pytest.mark.parametrize("state", [State.FAILED, State.CANCELED])
-def test_what_failed_is_tried_again_under_its_id(state: State) -> None:
+def test_a_failed_import_is_retried_under_its_id(state: State) -> None:
     item = planned(a_request(), a_record(a_request(), state, reason="IMG.0057: empty"))
 
     assert (item.step, item.key) == (Step.AGAIN, None)
@@ -226,7 +227,7 @@ def test_what_failed_is_tried_again_under_its_id(state: State) -> None:
     assert "IMG.0057" in item.why
 
 
-def test_another_file_under_the_same_name_is_changed_and_says_what_differs() -> None:
+def test_a_different_request_with_the_same_name_is_changed_and_names_the_fields() -> None:
     old = a_record(a_request(min_disk=50, tags={"a": "b"}), State.SUCCEEDED, image_id="img-1")
 
     item = planned(a_request(), old, images=[an_image(import_id=old.id)])
@@ -234,24 +235,24 @@ def test_another_file_under_the_same_name_is_changed_and_says_what_differs() -> 
     assert (item.step, item.why) == (Step.CHANGED, f"min_disk, tags differ from import {old.id}")
 
 
-def test_another_request_under_way_with_that_name_is_a_conflict() -> None:
+def test_an_open_import_of_a_different_request_is_a_conflict() -> None:
     other = a_record(a_request(min_disk=50), State.RUNNING)
 
     assert planned(a_request(), other).step is Step.CONFLICT
 
 
-def test_somebody_elses_image_of_that_name_is_a_conflict() -> None:
+def test_a_foreign_image_with_that_name_is_a_conflict() -> None:
     item = planned(a_request(), images=[an_image(id="theirs")])
 
     assert (item.step, item.key) == (Step.CONFLICT, None)
     assert "theirs" in item.why
 
 
-def test_a_dead_image_is_in_nobodys_way() -> None:
+def test_a_killed_image_is_no_conflict() -> None:
     assert planned(a_request(), images=[an_image(status="killed")]).step is Step.NEW
 
 
-def test_the_last_of_several_imports_of_a_request_counts() -> None:
+def test_the_newest_import_of_a_request_decides() -> None:
     failed = a_record(a_request(), State.FAILED, id="first")
     later = NOON + timedelta(hours=1)
     done = a_record(a_request(), State.SUCCEEDED, id="second", created_at=later, image_id="img-1")
@@ -259,7 +260,7 @@ def test_the_last_of_several_imports_of_a_request_counts() -> None:
     assert planned(a_request(), done, failed).step is Step.UNCHANGED
 
 
-def test_images_that_a_manifest_made_and_holds_no_more_are_named() -> None:
+def test_dropped_lists_succeeded_imports_that_the_manifest_no_longer_lists() -> None:
     request, gone = a_request(), a_request(name="old")
     records = [
         a_record(request, State.SUCCEEDED, key="manifest/default/1/1"),

@@ -1,9 +1,9 @@
-"""The command line `ims-import`: asks, shows, and starts the other parts."""
+"""The command line `ims-import`: one module for each noun, built on the Python client."""
 
 
 def main() -> None:
-    """Entry point of the program `ims-import`."""
-    # Imported here: `ims_producer.cli.exit_codes` and `.screen` are used without the commands.
+    """The entry point of `ims-import`."""
+    # Other packages use `render` and `exit_codes` without loading all commands.
     from ims_producer.cli.app import run
 
     run()

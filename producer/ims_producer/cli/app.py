@@ -1,4 +1,4 @@
-"""The commands and what they have in common."""
+"""The program: registers the commands and turns errors into exit codes."""
 
 import sys
 from typing import Annotated
@@ -6,18 +6,18 @@ from typing import Annotated
 import typer
 
 from ims_producer.cli import (
-    deciding,
+    clouds,
     doctor,
+    imports,
     keys,
     manifests,
     processes,
-    reading,
     submit,
     webhooks,
 )
 from ims_producer.cli.exit_codes import Exit, friendly_errors
 
-# Plain help: it reads the same in a pipe, and rich would double the time until it is there.
+# Plain help looks the same in a pipe, and rich doubles the time to print it.
 app = typer.Typer(
     name="ims-import",
     no_args_is_help=True,
@@ -27,45 +27,47 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     help="""Import disk image files into Open Telekom Cloud's Image Management Service.
 
-    Imports run in the background on workers and are remembered until they have ended.
+    Workers run imports in the background and track each one until it ends.
 
     \b
-    Try it here, without a cloud:   ims-import demo
-    Import a file:                  ims-import submit my-bucket:ubuntu.qcow2 --name ubuntu \\
-                                        --min-disk 40 --os-version "Ubuntu 24.04 server 64bit"
-    See how it stands:              ims-import list
-    Something is not right:         ims-import doctor
+    Try it without a cloud:  ims-import demo
+    Import a file:           ims-import submit my-bucket:ubuntu.qcow2 \\
+                               --name ubuntu --min-disk 40 \\
+                               --os-version "Ubuntu 24.04 server 64bit"
+    Show all imports:        ims-import list
+    Find problems:           ims-import doctor
 
     \b
-    Exit codes: 0 done, 1 an import failed, 2 usage or invalid request, 3 stopped waiting (still
-    tracked), 4 credentials refused, 5 queue or ledger unreachable, 6 uncertain, needs a person.
+    Exit codes: 0 done, 1 an import failed, 2 usage or invalid request,
+    3 stopped waiting (still tracked), 4 credentials refused,
+    5 queue, ledger or API unreachable, 6 uncertain, needs a person.
     """,
 )
 
 app.command("submit")(submit.submit)
-app.command("show")(reading.show)
-app.command("list")(reading.list_imports)
-app.command("watch")(reading.watch)
+app.command("show")(imports.show)
+app.command("list")(imports.list_imports)
+app.command("watch")(imports.watch)
 app.command("plan")(manifests.plan)
 app.command("apply")(manifests.apply)
-for decide in (
-    deciding.cancel,
-    deciding.retry,
-    deciding.resolve,
-    deciding.adopt,
-    deciding.resume,
-    deciding.gc,
-    deciding.prune,
+for command in (
+    imports.cancel,
+    imports.retry,
+    imports.resolve,
+    imports.adopt,
+    clouds.resume,
+    clouds.gc,
+    imports.prune,
 ):
-    app.command(decide.__name__)(decide)
+    app.command(command.__name__)(command)
 app.command("doctor")(doctor.doctor)
 app.add_typer(keys.app, name="keys")
 app.add_typer(webhooks.app, name="webhooks")
 processes.add_to(app)
 
 
-def _say_version(asked: bool) -> None:  # noqa: FBT001  # typer calls it so
-    if asked:
+def _print_version(requested: bool) -> None:  # noqa: FBT001  # the signature that typer calls
+    if requested:
         from importlib.metadata import version
 
         print(f"ims-import {version('ims-import')}")
@@ -75,23 +77,25 @@ def _say_version(asked: bool) -> None:  # noqa: FBT001  # typer calls it so
 @app.callback()
 def _common(
     *,
-    version: Annotated[  # _say_version has used it by then
+    version: Annotated[  # its callback does the work
         bool,
-        typer.Option("--version", callback=_say_version, is_eager=True, help="Say the version."),
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print the version."
+        ),
     ] = False,
 ) -> None:
     pass
 
 
 def run() -> None:
-    """Run the command that was asked for and end with its exit code."""
+    """Run the command of the arguments and exit with its code."""
     try:
         with friendly_errors():
             app()
     except KeyboardInterrupt:
-        print("ims-import: interrupted; imports go on in the background", file=sys.stderr)
+        print("ims-import: interrupted; imports continue in the background", file=sys.stderr)
         sys.exit(Exit.INTERRUPTED)
     except BrokenPipeError:
-        # `ims-import list | head`: the reader has seen enough.
+        # The reader of a pipe ended first, as in `ims-import list | head`.
         sys.stderr.close()
         sys.exit(Exit.DONE)

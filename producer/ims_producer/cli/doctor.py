@@ -1,4 +1,4 @@
-"""`ims-import doctor`: what works, what does not, and how to mend it."""
+"""`doctor`: checks the installation and prints a fix for each failed check."""
 
 import json
 from collections.abc import Sequence
@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+import ims_producer
 from ims_producer.cli.exit_codes import Exit
+from ims_producer.cli.options import ArrayAsJson
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from ims_producer.checks import Check
 
 
@@ -19,22 +19,20 @@ def doctor(
     *,
     cloud: Annotated[
         list[str] | None,
-        typer.Option(
-            metavar="NAME",
-            help="Entry of the worker's clouds.yaml; may be repeated. Else its default.",
-        ),
+        typer.Option(metavar="NAME", help="Check this cloud; repeatable. Default: the worker's."),
     ] = None,
     migrate: Annotated[
-        bool, typer.Option("--migrate", help="Bring the ledger's tables up to date first.")
+        bool, typer.Option("--migrate", help="Upgrade the tables of the ledger first.")
     ] = False,
     ledger_only: Annotated[
-        bool, typer.Option("--ledger-only", help="Check nothing else: no worker needs to run.")
+        bool, typer.Option("--ledger-only", help="Check only the ledger; needs no worker.")
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print an array of checks.")] = False,
+    as_json: ArrayAsJson = False,
 ) -> None:
-    """Check Redis, broker, ledger, workers and (asked of a worker) login and quota.
+    """Check Redis, broker, ledger, workers, logins and quotas.
 
-    Exit code 0 if all is well, 4 if credentials are refused, 5 if something is unreachable.
+    A worker checks logins and quotas, because only workers hold credentials. Exit code 0 if all
+    checks pass, 4 if credentials are refused, 5 if something is unreachable.
 
     \b
     Examples:
@@ -42,40 +40,26 @@ def doctor(
       ims-import doctor --cloud otc-prod --cloud otc-test
       ims-import doctor --ledger-only --migrate
     """
-    from rich.console import Console
-
     from ims_producer.checks import check_ledger
-    from ims_producer.client import Client
+    from ims_producer.cli import render
 
-    console = Console(highlight=False)
     checks: list[Check] = []
-    with Client() as client:
-        found = (
+    with ims_producer.Client() as client:
+        for check in (
             [check_ledger(client, migrate=migrate)]
             if ledger_only
             else client.run_checks(cloud or [None], migrate=migrate)
-        )
-        for check in found:
+        ):
             checks.append(check)
             if not as_json:
-                _print(console, check)
+                render.print_check(check)
     if as_json:
         print(json.dumps([asdict(check) for check in checks]))
-    raise SystemExit(int(exit_of(checks)))
+    raise SystemExit(int(exit_code_of_checks(checks)))
 
 
-def _print(console: "Console", check: "Check") -> None:
-    from rich.text import Text
-
-    word, style = {True: ("ok", "green"), False: ("FAIL", "red"), None: ("-", "dim")}[check.ok]
-    line = Text.assemble((f"{word:<6}", style), f"{check.name:<24}", check.found)
-    console.print(line, soft_wrap=True)
-    if check.fix:
-        console.print(Text(f"{'':<30}{check.fix}", style="bold"), soft_wrap=True)
-
-
-def exit_of(checks: "Sequence[Check]") -> Exit:
-    """The code of the first check that failed."""
+def exit_code_of_checks(checks: "Sequence[Check]") -> Exit:
+    """The exit code of the first check that failed."""
     for check in checks:
         if check.ok is False:
             return Exit.CREDENTIALS if check.about == "credentials" else Exit.UNREACHABLE

@@ -1,4 +1,4 @@
-"""What the program's exit codes mean, and which error has which."""
+"""The exit codes of the program, and the code and message of each error."""
 
 import sys
 from collections.abc import Iterator
@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, NoReturn
 
 if TYPE_CHECKING:
     from pydantic import ValidationError
+
+    from ims_config.records import ImportRecord
 
 
 class Exit(IntEnum):
@@ -23,8 +25,32 @@ class Exit(IntEnum):
     INTERRUPTED = 130
 
 
+# Of several imports the first of these codes counts.
+_WORST_FIRST = (Exit.FAILED, Exit.UNCERTAIN, Exit.CREDENTIALS, Exit.STILL_TRACKED)
+
+
+def exit_code_of(*records: "ImportRecord") -> Exit:
+    """The exit code of a command that waited for these imports and stops waiting now."""
+    codes = {_exit_code(record) for record in records}
+    return next((code for code in _WORST_FIRST if code in codes), Exit.DONE)
+
+
+def _exit_code(record: "ImportRecord") -> Exit:
+    from ims_config.records import State
+
+    match record.state:
+        case State.SUCCEEDED:
+            return Exit.DONE
+        case State.FAILED | State.CANCELED:
+            return Exit.FAILED
+        case State.UNCERTAIN if record.needs_a_person:
+            return Exit.UNCERTAIN
+        case _:
+            return Exit.CREDENTIALS if record.credentials_refused else Exit.STILL_TRACKED
+
+
 def stop(code: Exit, *lines: str) -> NoReturn:
-    """End the program with what a person should know, on stderr."""
+    """Print lines to stderr and exit."""
     for line in lines:
         print(f"ims-import: {line}", file=sys.stderr)
     raise SystemExit(int(code))
@@ -32,52 +58,50 @@ def stop(code: Exit, *lines: str) -> NoReturn:
 
 @contextmanager
 def friendly_errors() -> Iterator[None]:
-    """Every error a user can cause or meet becomes a line and a code, never a traceback."""
-    # Imported when something is asked for: they cost more than `--help` may take.
+    """Turn every error that a user can cause or meet into a message and an exit code."""
+    try:
+        yield
+    except Exception as exc:
+        _stop_for(exc)
+        raise
+
+
+def _stop_for(exc: Exception) -> None:
+    """Exit with the code and message of an error; return if it is a defect."""
+    # These imports cost more time than `--help` may take.
     from pydantic import ValidationError
 
     from ims_config.import_request import InvalidRequest
-    from ims_ledger.errors import (
-        ConcurrentTransition,
-        InvalidState,
-        KeyConflict,
-        LedgerOutdated,
-        LedgerUnavailable,
-        NoSuchDelivery,
-        NoSuchImport,
-        NoSuchKey,
-        NoSuchWebhook,
-    )
+    from ims_ledger import errors as ledger
     from ims_producer.errors import ApiUnavailable, KeyRefused
 
-    try:
-        yield
-    except InvalidRequest as exc:
-        stop(Exit.USAGE, *exc.problems)
-    except (
-        KeyConflict,
-        NoSuchDelivery,
-        NoSuchImport,
-        NoSuchKey,
-        NoSuchWebhook,
-        InvalidState,
-    ) as exc:
-        stop(Exit.USAGE, str(exc))
-    except ConcurrentTransition as exc:
-        stop(Exit.USAGE, f"{exc}: it was moved in this very moment; try again")
-    except ValidationError as exc:
-        stop(Exit.USAGE, *_settings_problems(exc))
-    except KeyRefused as exc:
-        stop(Exit.CREDENTIALS, *str(exc).splitlines())
-    except ApiUnavailable as exc:
-        stop(Exit.UNREACHABLE, f"API: {exc}", "run: ims-import doctor")
-    except LedgerOutdated as exc:
-        stop(Exit.UNREACHABLE, str(exc), "run: ims-import doctor --migrate")
-    except LedgerUnavailable as exc:
-        stop(Exit.UNREACHABLE, f"ledger: {exc}", "run: ims-import doctor")
+    match exc:
+        case InvalidRequest():
+            stop(Exit.USAGE, *exc.problems)
+        case (
+            ledger.KeyConflict()
+            | ledger.NoSuchDelivery()
+            | ledger.NoSuchImport()
+            | ledger.NoSuchKey()
+            | ledger.NoSuchWebhook()
+            | ledger.InvalidState()
+        ):
+            stop(Exit.USAGE, str(exc))
+        case ledger.ConcurrentTransition():
+            stop(Exit.USAGE, f"{exc}: it changed at the same moment; try again")
+        case ValidationError():
+            stop(Exit.USAGE, *_invalid_settings(exc))
+        case KeyRefused():
+            stop(Exit.CREDENTIALS, *str(exc).splitlines())
+        case ApiUnavailable():
+            stop(Exit.UNREACHABLE, f"API: {exc}", "run: ims-import doctor")
+        case ledger.LedgerOutdated():
+            stop(Exit.UNREACHABLE, str(exc), "run: ims-import doctor --migrate")
+        case ledger.LedgerUnavailable():
+            stop(Exit.UNREACHABLE, f"ledger: {exc}", "run: ims-import doctor")
 
 
-def _settings_problems(exc: "ValidationError") -> Iterator[str]:
+def _invalid_settings(exc: "ValidationError") -> Iterator[str]:
     from ims_config.settings import PREFIX
 
     # Values are left out: a setting may be a password.

@@ -1,20 +1,22 @@
-"""`keys create`, `keys list` and `keys revoke`: who may use the HTTP API."""
+"""`keys create`, `keys list` and `keys revoke`: the API keys of the HTTP API."""
 
 import json
 from datetime import UTC, datetime
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 
-from ims_producer.cli.durations import age
+import ims_producer
+from ims_producer.cli.durations import parse_duration
 from ims_producer.cli.exit_codes import Exit, stop
+from ims_producer.cli.options import ArrayAsJson, choice
 
-LONGEST_NAME = 64
+MAX_NAME_LENGTH: Final = 64
 
 app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode=None,
-    help="Keys of the HTTP API: made here, shown once, kept as a hash.",
+    help="Create, list and revoke API keys of the HTTP API.",
 )
 
 
@@ -22,26 +24,26 @@ app = typer.Typer(
 def create(
     *,
     name: Annotated[
-        str, typer.Option(metavar="NAME", help="Whose it is; imports show it as requested by.")
+        str, typer.Option(metavar="NAME", help="Owner; imports show it as requested_by.")
     ],
     scope: Annotated[
         str,
         typer.Option(
             metavar="SCOPES",
-            help="read, submit, admin; several with commas. submit: ask, cancel, retry. "
+            help="read, submit or admin, comma-separated. submit: submit, cancel and retry; "
             "admin: everything.",
         ),
     ],
     cloud: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME", help="Only for this cloud; may be repeated."),
+        typer.Option(metavar="NAME", help="Limit to this cloud; repeatable."),
     ] = None,
     expires: Annotated[
-        str | None, typer.Option(metavar="AGE", help="Such as 90d or 12h; never without it.")
+        str | None, typer.Option(metavar="AGE", help="Such as 90d or 12h; default: never.")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help='Print {"id", "key"} as JSON.')] = False,
 ) -> None:
-    """Make a key and print it: it cannot be shown again.
+    """Create a key and print it once; only its hash is stored.
 
     \b
     Examples:
@@ -50,51 +52,40 @@ def create(
       export IMS_IMPORT_API_KEY=$(ims-import keys create --name me --scope submit,read)
     """
     from ims_config.records import Scope
-    from ims_producer.client import Client
 
-    if not name.strip() or len(name) > LONGEST_NAME or not name.isprintable():
-        stop(Exit.USAGE, f"--name {name!r}: must be 1 to 64 printable characters")
-    known = {str(one): one for one in Scope}
-    wanted = [text.strip() for text in scope.split(",")]
-    for text in wanted:
-        if text not in known:
-            stop(Exit.USAGE, f"--scope {text!r}: must be one of {', '.join(known)}")
-    until = None if expires is None else datetime.now(UTC) + age(expires, "--expires")
-    with Client() as client:
+    if not name.strip() or len(name) > MAX_NAME_LENGTH or not name.isprintable():
+        stop(Exit.USAGE, f"--name {name!r}: must be 1 to {MAX_NAME_LENGTH} printable characters")
+    scopes = {choice(Scope, text.strip(), "--scope") for text in scope.split(",")}
+    expires_at = None
+    if expires is not None:
+        expires_at = datetime.now(UTC) + parse_duration(expires, "--expires")
+    with ims_producer.Client() as client:
         key, text = client.create_key(
-            name, scopes={known[one] for one in wanted}, clouds=cloud or None, expires_at=until
+            name, scopes=scopes, clouds=cloud or None, expires_at=expires_at
         )
     print(json.dumps({"id": key.id, "key": text}) if as_json else text)
 
 
 @app.command("list")
-def list_keys(
-    *, as_json: Annotated[bool, typer.Option("--json", help="Print an array.")] = False
-) -> None:
+def list_keys(*, as_json: ArrayAsJson = False) -> None:
     """List keys, without their secrets."""
-    from rich.console import Console
-
     from ims_producer.cli import render
-    from ims_producer.client import Client
 
-    with Client() as client:
-        found = client.keys()
-    if as_json:
-        print(json.dumps([key.model_dump(mode="json") for key in found]))
-        return
-    if not found:
-        render.say(Console(stderr=True), "No keys; make one: ims-import keys create --help")
-        return
-    render.print_table(Console(highlight=False), render.key_table(found))
+    with ims_producer.Client() as client:
+        keys = client.keys()
+    render.print_list(
+        keys,
+        render.key_table,
+        as_json=as_json,
+        empty="No keys found. Create one: ims-import keys create --help",
+    )
 
 
 @app.command()
 def revoke(
-    key_id: Annotated[str, typer.Argument(metavar="KEY_ID", help="As `keys list` shows it.")],
+    key_id: Annotated[str, typer.Argument(metavar="KEY_ID", help="Id from `keys list`.")],
 ) -> None:
-    """Let a key open nothing any more, from this moment on."""
-    from ims_producer.client import Client
-
-    with Client() as client:
+    """Revoke a key, effective immediately."""
+    with ims_producer.Client() as client:
         key = client.revoke_key(key_id)
     print(f"key {key.id} ({key.name}) is revoked")

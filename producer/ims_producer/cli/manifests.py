@@ -1,4 +1,4 @@
-"""`plan` and `apply`: a manifest of images, compared with what is there, and imported."""
+"""`plan` and `apply`: compare a manifest with the ledger and the clouds, and import the rest."""
 
 import json
 import sys
@@ -8,84 +8,74 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ims_producer.cli.exit_codes import Exit, stop
+import ims_producer
+from ims_producer.cli.exit_codes import Exit, exit_code_of, stop
+from ims_producer.cli.options import ArrayAsJson, Timeout
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from ims_config.import_request import ImportRequest
     from ims_config.records import ImportResult
+    from ims_config.worker_reports import FoundImage
     from ims_producer.client import Client
-    from ims_producer.manifests import Manifest
-    from ims_producer.planning import Found, Item
+    from ims_producer.manifest.parsing import Manifest
+    from ims_producer.manifest.planning import Item
 
 File = Annotated[
     Path,
-    typer.Argument(allow_dash=True, metavar="FILE", help="A manifest, YAML or JSON; - is stdin."),
+    typer.Argument(allow_dash=True, metavar="FILE", help="Manifest in YAML or JSON; - is stdin."),
 ]
 Offline = Annotated[
     bool,
-    typer.Option("--offline", help="Compare with the ledger alone; ask no worker for images."),
+    typer.Option("--offline", help="Compare with the ledger only, not with the clouds."),
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="Print an array of items.")]
+PrunePlan = Annotated[
+    bool,
+    typer.Option("--prune-plan", help="Also list earlier images that FILE no longer lists."),
+]
 
 
 def plan(
     file: File,
     *,
-    prune_plan: Annotated[
-        bool,
-        typer.Option("--prune-plan", help="Also images of before that FILE holds no more."),
-    ] = False,
+    prune_plan: PrunePlan = False,
     offline: Offline = False,
-    as_json: AsJson = False,
+    as_json: ArrayAsJson = False,
 ) -> None:
-    """Say what `apply` would do with a manifest; nothing is done.
+    """Show what `apply` would do; changes nothing.
 
-    Each line is one image: new, changed, again, unchanged or conflict. Exit code 1 if there is a
-    conflict.
+    Prints one line per image: new, changed, again, unchanged or conflict. Exit code 1 if there is
+    a conflict.
 
     \b
     Examples:
       ims-import plan images.yaml
-      ims-import plan images.yaml --json | jq -r '.[] | select(.step == "new").name'
+      ims-import plan images.yaml --json | \\
+        jq -r '.[] | select(.step == "new").name'
     """
-    from ims_producer.client import Client
-
     manifest, requests = _read(file)
-    with Client() as client:
-        items = _planned(client, manifest, requests, offline=offline)
-        if as_json:
-            print(json.dumps([item.as_json() for item in items]))
-        else:
-            _print(_line(item) for item in items)
+    with ims_producer.Client() as client:
+        items = _plan(client, manifest, requests, offline=offline)
+        _print_items(items, None, as_json=as_json)
         if prune_plan:
-            _tell_dropped(client, manifest, requests)
-    _summary(items)
-    raise SystemExit(int(Exit.FAILED if _conflicts(items) else Exit.DONE))
+            _print_dropped(client, manifest, requests)
+    raise SystemExit(int(_exit_code(items, {})))
 
 
 def apply(
     file: File,
     *,
     wait: Annotated[
-        bool, typer.Option("--wait", help="Stay until all have ended, with progress.")
+        bool, typer.Option("--wait", help="Wait until all imports end and show progress.")
     ] = False,
-    timeout: Annotated[
-        float | None,
-        typer.Option(min=0, metavar="SECONDS", help="With --wait: stop waiting after so long."),
-    ] = None,
-    prune_plan: Annotated[
-        bool,
-        typer.Option("--prune-plan", help="Also name images of before that FILE holds no more."),
-    ] = False,
+    timeout: Timeout = None,
+    prune_plan: PrunePlan = False,
     offline: Offline = False,
-    as_json: AsJson = False,
+    as_json: ArrayAsJson = False,
 ) -> None:
-    """Import what a manifest asks for and is not there yet; safe to run again, after anything.
+    """Import the images of a manifest that do not exist yet.
 
-    Prints a line for each image, at the end with its import's id. Exit code 1 if one failed or
-    conflicts, 3 if the time was up before.
+    Safe to repeat, also after an interruption. Prints one line per image with its import id. Exit
+    code 1 if an import failed or conflicts, 3 after the timeout.
 
     \b
     Examples:
@@ -93,35 +83,24 @@ def apply(
       ims-import apply images.yaml --wait --timeout 7200
       git show main:images.yaml | ims-import apply - --wait --json
     """
-    from rich.console import Console
-
-    from ims_producer.client import Client
-
     manifest, requests = _read(file)
-    console = Console(stderr=True, highlight=False)
-    with Client() as client:
-        items = _planned(client, manifest, requests, offline=offline)
-        done = list(_applied(console, client, items))
+    with ims_producer.Client() as client:
+        items = list(_submit(client, _plan(client, manifest, requests, offline=offline)))
         if prune_plan:
-            _tell_dropped(client, manifest, requests)
-        results = _followed(console, client, done, timeout) if wait else {}
-    if as_json:
-        print(json.dumps([_as_json(item, results) for item in done]))
-    else:
-        _print(_line(item, results) for item in done)
-    _summary(items)
-    raise SystemExit(int(_code(done, results)))
+            _print_dropped(client, manifest, requests)
+        results = _wait(client, items, timeout) if wait else {}
+    _print_items(items, results, as_json=as_json)
+    raise SystemExit(int(_exit_code(items, results)))
 
 
-# --- reading --------------------------------------------------------------------------------
+# --- reading and planning -------------------------------------------------------------------
 
 
 def _read(file: Path) -> "tuple[Manifest, list[ImportRequest]]":
-    from ims_producer.manifests import InvalidManifest, parse_manifest, requests_of
+    from ims_producer.manifest.parsing import InvalidManifest, parse_manifest, requests_of
 
     try:
-        text = sys.stdin.read() if str(file) == "-" else file.read_text()
-        manifest = parse_manifest(text)
+        manifest = parse_manifest(sys.stdin.read() if str(file) == "-" else file.read_text())
         return manifest, requests_of(manifest)
     except OSError as exc:
         stop(Exit.USAGE, f"{file}: {exc.strerror}")
@@ -131,59 +110,63 @@ def _read(file: Path) -> "tuple[Manifest, list[ImportRequest]]":
         stop(Exit.USAGE, *(f"{file}: {problem}" for problem in exc.problems))
 
 
-def _planned(
+def _plan(
     client: "Client", manifest: "Manifest", requests: "Sequence[ImportRequest]", *, offline: bool
 ) -> "list[Item]":
-    from ims_producer.planning import plan as decide
+    from ims_producer.manifest.planning import plan as plan_items
 
     records = client.named([request.name for request in requests])
     images = {} if offline else _images(client, requests)
-    return decide(manifest.name, requests, records, images)
+    return plan_items(manifest.name, requests, records, images)
 
 
 def _images(
     client: "Client", requests: "Sequence[ImportRequest]"
-) -> "dict[str | None, list[Found]]":
-    """What is in the clouds; a cloud that cannot be asked is said and left out."""
+) -> "dict[str | None, Sequence[FoundImage]]":
+    """The images of each cloud; leaves out a cloud that cannot be reached, with a note."""
     from celery.exceptions import TimeoutError as NoAnswer
     from kombu.exceptions import OperationalError
     from redis import RedisError
 
+    from ims_config.worker_reports import FoundImage
     from ims_producer.client import WorkerRefused
     from ims_producer.errors import ApiUnavailable, KeyRefused
-    from ims_producer.planning import Found
 
-    images = {}
+    images: dict[str | None, Sequence[FoundImage]] = {}
     for cloud in dict.fromkeys(request.cloud for request in requests):
         names = [request.name for request in requests if request.cloud == cloud]
         try:
-            images[cloud] = [Found(**image) for image in client.find_images(cloud, names)]
+            images[cloud] = [
+                FoundImage.model_validate(image) for image in client.find_images(cloud, names)
+            ]
         except WorkerRefused as exc:
-            why = exc.problem
+            reason = exc.problem
         except (ApiUnavailable, KeyRefused) as exc:
-            why = str(exc)
+            reason = str(exc)
         except (NoAnswer, OperationalError, RedisError, OSError):
-            why = "no worker answered (--offline asks none)"
+            reason = "no worker responded (use --offline to skip this)"
         else:
             continue
-        print(f"note: {cloud or 'the default cloud'} was not asked: {why}", file=sys.stderr)
+        name = cloud or "the default cloud"
+        print(f"note: images of {name} are unknown: {reason}", file=sys.stderr)
     return images
 
 
 # --- applying -------------------------------------------------------------------------------
 
 
-def _applied(console: "Console", client: "Client", items: "Sequence[Item]") -> "Iterator[Item]":
+def _submit(client: "Client", items: "Sequence[Item]") -> "Iterator[Item]":
     from dataclasses import replace
 
     from rich.progress import track
 
     from ims_ledger import InvalidState
+    from ims_producer.cli import render
 
-    shown = track(
-        items, "Recording", console=console, transient=True, disable=not console.is_terminal
-    )
-    for item in shown:
+    console = render.stderr()
+    for item in track(
+        items, "Submitting", console=console, transient=True, disable=not console.is_terminal
+    ):
         record = item.record
         if item.key is not None:
             record = client.submit_import(item.request, key=item.key).record
@@ -191,86 +174,90 @@ def _applied(console: "Console", client: "Client", items: "Sequence[Item]") -> "
             try:
                 record = client.retry(record.id)
             except InvalidState as exc:
-                # Another `apply` was quicker.
+                # Another `apply` has already retried it.
                 record = exc.current
         yield replace(item, record=record)
 
 
-def _followed(
-    console: "Console", client: "Client", items: "Sequence[Item]", timeout: float | None
+def _wait(
+    client: "Client", items: "Sequence[Item]", timeout: float | None
 ) -> "dict[str, ImportResult]":
     from ims_producer.cli import render
 
     ids = [item.record.id for item in items if item.record]
-    if not ids:
-        return {}
-    results = render.follow(console, client, ids, timeout=timeout)
+    with render.progress(render.stderr()) as show:
+        results = client.wait_all(ids, timeout=timeout, on_progress=show)
     return {result.id: result for result in results}
 
 
-def _code(items: "Sequence[Item]", results: "dict[str, ImportResult]") -> Exit:
-    from ims_producer.cli.reading import worst
+def _exit_code(items: "Sequence[Item]", results: "dict[str, ImportResult]") -> Exit:
+    from ims_producer.manifest.planning import Step
 
-    if _conflicts(items):
+    if any(item.step is Step.CONFLICT for item in items):
         return Exit.FAILED
-    return worst(list(results.values()))
+    return exit_code_of(*results.values())
 
 
-# --- saying ---------------------------------------------------------------------------------
+# --- printing -------------------------------------------------------------------------------
 
 
-def _print(lines: "Iterator[str]") -> None:
-    for line in lines:
-        print(line)
+def _print_items(
+    items: "Sequence[Item]", results: "dict[str, ImportResult] | None", *, as_json: bool
+) -> None:
+    from ims_producer.manifest.planning import Step
+
+    if as_json:
+        print(
+            json.dumps(
+                [
+                    item.as_json() | ({} if results is None else _state(item, results))
+                    for item in items
+                ]
+            )
+        )
+    else:
+        for item in items:
+            print(_line(item, results or {}))
+    counts = [(step, sum(item.step is step for item in items)) for step in Step]
+    summary = ", ".join(f"{count} {step}" for step, count in counts if count)
+    print(f"{len(items)} images: {summary}", file=sys.stderr)
 
 
-def _line(item: "Item", results: "dict[str, ImportResult] | None" = None) -> str:
+def _line(item: "Item", results: "dict[str, ImportResult]") -> str:
     request, record = item.request, item.record
-    result = results.get(record.id) if results and record else None
-    where = f" ({request.cloud})" if request.cloud else ""
-    cells = [f"{item.step:<9}", f"{request.name}{where}"]
+    result = results.get(record.id) if record else None
+    cells = [f"{item.step:<9}", request.name + _where(request.cloud)]
     if record is not None:
         cells.append(record.id)
     if result is not None:
         from ims_producer.cli import render
 
-        cells.append(next(iter(render.outcome(result))).partition(": ")[2])
+        cells.append(render.outcome_text(result))
     elif item.why:
         cells.append(item.why)
     return "  ".join(cells)
 
 
-def _as_json(item: "Item", results: "dict[str, ImportResult]") -> dict[str, object]:
-    result = results.get(item.record.id) if item.record else None
-    state = result.state if result else item.record.state if item.record else None
-    ended = {"state": state, "image_id": result.image_id if result else None}
-    return item.as_json() | ended
+def _state(item: "Item", results: "dict[str, ImportResult]") -> dict[str, str | None]:
+    record = item.record
+    result = results.get(record.id) if record else None
+    state = result.state if result else record.state if record else None
+    return {"state": state, "image_id": result.image_id if result else None}
 
 
-def _summary(items: "Sequence[Item]") -> None:
-    from ims_producer.planning import Step
-
-    counts = [(step, sum(item.step is step for item in items)) for step in Step]
-    said = ", ".join(f"{count} {step}" for step, count in counts if count)
-    print(f"{len(items)} images: {said}", file=sys.stderr)
-
-
-def _tell_dropped(
+def _print_dropped(
     client: "Client", manifest: "Manifest", requests: "Sequence[ImportRequest]"
 ) -> None:
-    from ims_producer.planning import KEY_PREFIX, dropped
+    from ims_producer.manifest.planning import KEY_PREFIX, dropped
 
     records = client.with_keys_from(f"{KEY_PREFIX}{manifest.name}/")
     for record in dropped(manifest.name, requests, records):
-        where = f" ({record.cloud})" if record.cloud else ""
         print(
-            f"dropped   {record.name}{where}  image {record.image_id} of import {record.id} is in "
-            "the manifest no more; it is left as it is",
+            f"dropped   {record.name}{_where(record.cloud)}  the manifest no longer lists image "
+            f"{record.image_id} of import {record.id}; the image is kept",
             file=sys.stderr,
         )
 
 
-def _conflicts(items: "Sequence[Item]") -> bool:
-    from ims_producer.planning import Step
-
-    return any(item.step is Step.CONFLICT for item in items)
+def _where(cloud: str | None) -> str:
+    return f" ({cloud})" if cloud else ""

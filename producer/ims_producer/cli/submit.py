@@ -1,23 +1,22 @@
-"""`ims-import submit`: from options and files to a recorded, queued import."""
+"""`submit`: builds a request from options and a file, records it and queues it."""
 
 import json
 import re
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from ims_producer.cli.exit_codes import Exit, stop
+import ims_producer
+from ims_producer.cli.exit_codes import Exit, exit_code_of, stop
+from ims_producer.cli.options import Cloud, Timeout
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
-    from ims_config.records import ImportResult
     from ims_producer.client import Client, Submission
 
-# `bucket:key,min_disk=40`: a comma in a key stays one unless a field follows it.
+# A comma separates fields only if a field name follows; object keys may contain commas.
 _DATA_IMAGE_FIELD: Final = re.compile(r",(?=(?:min_disk|name|description|is_quick_import|tags)=)")
 
 
@@ -28,27 +27,24 @@ def submit(  # typer reads the options from the signature
     *,
     name: Annotated[str | None, typer.Option(metavar="NAME", help="Name of the image.")] = None,
     min_disk: Annotated[
-        str | None, typer.Option(metavar="GB", help="Smallest disk of a server made from it.")
+        str | None, typer.Option(metavar="GB", help="Minimum disk size of a server.")
     ] = None,
     kind: Annotated[
         str | None, typer.Option(metavar="KIND", help="system (default), data, quick or iso.")
     ] = None,
     os_version: Annotated[
         str | None,
-        typer.Option(metavar="NAME", help='As IMS lists it, e.g. "Ubuntu 24.04 server 64bit".'),
+        typer.Option(metavar="NAME", help='IMS name, e.g. "Ubuntu 24.04 server 64bit".'),
     ] = None,
     os_type: Annotated[
         str | None, typer.Option(metavar="TYPE", help="Linux, Windows or Other.")
     ] = None,
-    cloud: Annotated[
-        str | None,
-        typer.Option(metavar="NAME", help="Entry of the worker's clouds.yaml; else its default."),
-    ] = None,
+    cloud: Cloud = None,
     description: Annotated[
         str | None, typer.Option(metavar="TEXT", help="Up to 1024 characters.")
     ] = None,
     tag: Annotated[
-        list[str] | None, typer.Option(metavar="KEY=VALUE", help="Up to 9; may be repeated.")
+        list[str] | None, typer.Option(metavar="KEY=VALUE", help="Image tag; repeatable, up to 9.")
     ] = None,
     image_type: Annotated[
         str | None,
@@ -61,11 +57,11 @@ def submit(  # typer reads the options from the signature
         str | None,
         typer.Option("--hw-firmware-type", "--firmware", metavar="TYPE", help="bios or uefi."),
     ] = None,
-    min_ram: Annotated[str | None, typer.Option(metavar="MB", help="Smallest memory.")] = None,
-    max_ram: Annotated[str | None, typer.Option(metavar="MB", help="Largest memory.")] = None,
+    min_ram: Annotated[str | None, typer.Option(metavar="MB", help="Minimum memory.")] = None,
+    max_ram: Annotated[str | None, typer.Option(metavar="MB", help="Maximum memory.")] = None,
     is_config: Annotated[
         bool | None,
-        typer.Option("--config/--no-config", help="Let IMS install drivers in the image."),
+        typer.Option("--config/--no-config", help="Let IMS install drivers into the image."),
     ] = None,
     is_config_init: Annotated[
         bool | None, typer.Option("--config-init/--no-config-init", hidden=True)
@@ -84,7 +80,7 @@ def submit(  # typer reads the options from the signature
         list[str] | None,
         typer.Option(
             metavar="BUCKET:KEY,min_disk=GB[,name=…]",
-            help="A data disk imported with the image; up to 3.",
+            help="Data disk to import with the image; repeatable, up to 3.",
         ),
     ] = None,
     file: Annotated[
@@ -94,38 +90,35 @@ def submit(  # typer reads the options from the signature
             "-f",
             allow_dash=True,
             metavar="FILE",
-            help="A JSON or YAML object with these fields (- is stdin); options win over it.",
+            help="JSON or YAML object with these fields (- is stdin); options override it.",
         ),
     ] = None,
     priority: Annotated[
         str | None,
-        typer.Option(metavar="WHO", help="low, normal (default) or high: who goes first."),
+        typer.Option(metavar="WHO", help="low, normal (default) or high: order in the queue."),
     ] = None,
     webhook: Annotated[
         str | None,
-        typer.Option(metavar="URL", help="Told how the import stands; see: ims-import webhooks."),
+        typer.Option(metavar="URL", help="Receives the events of this import (see webhooks)."),
     ] = None,
     key: Annotated[
         str | None,
         typer.Option(
-            metavar="KEY", help="Idempotency key: the same key never makes a second import."
+            metavar="KEY", help="Idempotency key: the same key never creates a second import."
         ),
     ] = None,
     wait: Annotated[
-        bool, typer.Option("--wait", help="Stay until the import has ended, with progress.")
+        bool, typer.Option("--wait", help="Wait until the import ends and show progress.")
     ] = False,
-    timeout: Annotated[
-        float | None,
-        typer.Option(min=0, metavar="SECONDS", help="With --wait: stop waiting after so long."),
-    ] = None,
+    timeout: Timeout = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Check the request and print it; record nothing.")
+        bool, typer.Option("--dry-run", help="Validate and print the request; record nothing.")
     ] = False,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print the record instead of the id.")
     ] = False,
 ) -> None:
-    """Record an import and queue it; prints its id.
+    """Submit an import: record it, queue it and print its id.
 
     \b
     Examples:
@@ -146,117 +139,80 @@ def submit(  # typer reads the options from the signature
         "enterprise_project_id": enterprise_project_id,
         "data_images": [_data_image(text) for text in data_image] if data_image else None,
     }  # fmt: skip
-    given = _read(file) | {name: value for name, value in options.items() if value is not None}
-
-    from rich.console import Console
+    fields = {name: value for name, value in options.items() if value is not None}
 
     from ims_config.import_request import parse_request
+    from ims_producer.cli import render
 
-    request = parse_request(given)
-    console = Console(stderr=True, highlight=False)
+    request = parse_request(_fields_of(file) | fields)
     for warning in request.warnings():
-        _say(console, f"note: {warning}")
+        render.print_note(f"note: {warning}")
     if dry_run:
         print(json.dumps(request.as_message(), indent=2))
         return
-
-    from ims_producer.client import Client
-
-    with Client() as client:
-        asked = client.submit_import(request, key=key)
-        _say_asked(console, asked)
+    with ims_producer.Client() as client:
+        submission = client.submit_import(request, key=key)
+        if note := _note(submission):
+            render.print_note(note)
         if not as_json:
-            print(asked.record.id, flush=True)
-        if not wait:
-            if as_json:
-                print(asked.record.model_dump_json())
-            return
-        code = _wait(console, client, asked, timeout, as_json=as_json)
-    raise SystemExit(int(code))
+            print(submission.record.id, flush=True)
+        if wait:
+            code = _wait(client, submission.record.id, timeout, as_json=as_json)
+            raise SystemExit(int(code))
+    if as_json:
+        render.print_json(submission.record)
 
 
-def _read(file: Path | None) -> dict[str, Any]:
+def _fields_of(file: Path | None) -> dict[str, object]:
     if file is None:
         return {}
     from ims_config.strict_yaml import InvalidYaml, parse_yaml
 
     try:
-        given = parse_yaml(sys.stdin.read() if str(file) == "-" else file.read_text())
+        fields: object = parse_yaml(sys.stdin.read() if str(file) == "-" else file.read_text())
     except OSError as exc:
         stop(Exit.USAGE, f"--file {file}: {exc.strerror}")
     except (InvalidYaml, UnicodeDecodeError) as exc:
         stop(Exit.USAGE, f"--file {file}: must be a JSON or YAML object; {exc}")
-    if not isinstance(given, dict):
+    if not isinstance(fields, dict):
         stop(
             Exit.USAGE,
-            f"--file {file}: must be a JSON or YAML object; given: {type(given).__name__}",
+            f"--file {file}: must be a JSON or YAML object; given: {type(fields).__name__}",
         )
-    return given
+    return fields
 
 
-def _data_image(text: str) -> Mapping[str, Any]:
-    """`BUCKET:KEY,min_disk=40,name=…,tags=a=b` as the request's field."""
+def _data_image(text: str) -> Mapping[str, object]:
+    """`BUCKET:KEY,min_disk=40,name=…,tags=a=b` as a field of the request."""
     image_url, *fields = _DATA_IMAGE_FIELD.split(text)
-    given: dict[str, Any] = {"image_url": image_url}
+    data_image: dict[str, object] = {"image_url": image_url}
     for field in fields:
         name, _, value = field.partition("=")
-        given[name] = value.split(",") if name == "tags" else value
-    return given
+        data_image[name] = value.split(",") if name == "tags" else value
+    return data_image
 
 
-def _say(console: "Console", text: str) -> None:
-    from ims_producer.cli.render import say
-
-    say(console, text)
-
-
-def _say_asked(console: "Console", asked: "Submission") -> None:
-    if not asked.created:
-        _say(console, f"note: key {asked.record.key!r} was used before: this is its import")
-    elif not asked.queued:
-        _say(
-            console,
-            "note: recorded, but the queue cannot be reached; a worker will find it "
-            "(ims-import doctor tells more)",
+def _note(submission: "Submission") -> str | None:
+    if not submission.created:
+        return f"note: key {submission.record.key!r} was used before; this is its import"
+    if not submission.queued:
+        return (
+            "note: recorded, but the queue is unreachable; a worker will find the import "
+            "(diagnose with: ims-import doctor)"
         )
+    return None
 
 
-def _wait(
-    console: "Console",
-    client: "Client",
-    asked: "Submission",
-    timeout: float | None,
-    *,
-    as_json: bool,
-) -> Exit:
+def _wait(client: "Client", import_id: str, timeout: float | None, *, as_json: bool) -> Exit:
     from ims_producer.cli import render
 
-    [result] = render.follow(
-        console,
-        client,
-        [asked.record.id],
-        timeout=timeout,
-    )
-    for line in render.outcome(result):
-        _say(console, line)
-    code = exit_of(result)
+    with render.progress(render.stderr()) as show:
+        [result] = client.wait_all([import_id], timeout=timeout, on_progress=show)
+    render.print_outcome(result)
     if not result.state.terminal:
-        _say(console, f"It is still tracked. Go on waiting: ims-import watch {result.id}")
+        render.print_note(
+            f"The import is still tracked. Keep waiting: ims-import watch {import_id}"
+        )
     if as_json:
-        print(result.model_dump_json())
-    return code
-
-
-def exit_of(result: "ImportResult") -> Exit:
-    """The exit code of somebody who waited for this import and stopped waiting now."""
-    from ims_config.records import State
-
-    match result.state:
-        case State.SUCCEEDED:
-            return Exit.DONE
-        case State.FAILED | State.CANCELED:
-            return Exit.FAILED
-        case State.UNCERTAIN if result.needs_a_person:
-            return Exit.UNCERTAIN
-        case _:
-            return Exit.CREDENTIALS if result.credentials_refused else Exit.STILL_TRACKED
+        render.print_json(result)
+    return exit_code_of(result)

@@ -1,24 +1,25 @@
-"""`webhooks …`: who is told of imports, the secrets that sign it, and what was told."""
+"""`webhooks …`: receivers of events, the secrets that sign them, and their deliveries."""
 
-import json
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
+import ims_producer
 from ims_producer.cli.exit_codes import Exit, stop
+from ims_producer.cli.options import ArrayAsJson, choice
 
 if TYPE_CHECKING:
-    from ims_ledger.outbox import DeliveryState
     from ims_producer.client import Client
+
+MAX_DELIVERIES: Final = 200
 
 app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode=None,
-    help="Who is told of imports (signed as Standard Webhooks say), and what they were told.",
+    help="Manage webhooks, their secrets and deliveries.",
 )
 
-Url = Annotated[str, typer.Argument(metavar="URL", help="http or https.")]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Url = Annotated[str, typer.Argument(metavar="URL", help="An http or https URL.")]
 
 
 @app.command()
@@ -27,17 +28,17 @@ def add(
     *,
     event: Annotated[
         list[str] | None,
-        typer.Option(metavar="EVENT", help="Only this, e.g. import.failed; may be repeated."),
+        typer.Option(metavar="EVENT", help="Only this event, e.g. import.failed; repeatable."),
     ] = None,
     cloud: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME", help="Only imports to this cloud; may be repeated."),
+        typer.Option(metavar="NAME", help="Only imports into this cloud; repeatable."),
     ] = None,
-    as_json: Json = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the webhook as JSON.")] = False,
 ) -> None:
-    """Have an address told of every import from now on; prints the webhook's id.
+    """Send events of all imports to a URL; prints the webhook id.
 
-    For one import alone: ims-import submit --webhook URL.
+    For a single import, use: ims-import submit --webhook URL
 
     \b
     Examples:
@@ -45,160 +46,135 @@ def add(
       ims-import webhooks secret https://chat.example/hooks/images
     """
     from ims_config.webhooks import WebhookEvent
-    from ims_producer.client import Client
+    from ims_producer.cli import render
 
-    known = {str(one): one for one in WebhookEvent}
-    for text in event or ():
-        if text not in known:
-            stop(Exit.USAGE, f"--event {text!r}: must be one of {', '.join(known)}")
-    with Client() as client:
-        made = client.add_webhook(
-            url, events={known[text] for text in event} if event else None, clouds=cloud or None
-        )
-    print(made.model_dump_json() if as_json else made.id)
+    events = {choice(WebhookEvent, text, "--event") for text in event or ()}
+    with ims_producer.Client() as client:
+        webhook = client.add_webhook(url, events=events or None, clouds=cloud or None)
+    if as_json:
+        render.print_json(webhook)
+    else:
+        print(webhook.id)
 
 
 @app.command("list")
-def list_webhooks(*, as_json: Json = False) -> None:
-    """List the addresses that are told of every import that matches."""
-    from rich.console import Console
-
+def list_webhooks(*, as_json: ArrayAsJson = False) -> None:
+    """List webhooks."""
     from ims_producer.cli import render
-    from ims_producer.client import Client
 
-    with Client() as client:
-        found = client.webhooks()
-    if as_json:
-        print(json.dumps([webhook.model_dump(mode="json") for webhook in found]))
-        return
-    if not found:
-        render.say(Console(stderr=True), "None; see: ims-import webhooks add --help")
-        return
-    render.print_table(Console(highlight=False), render.webhook_table(found))
+    with ims_producer.Client() as client:
+        webhooks = client.webhooks()
+    render.print_list(
+        webhooks,
+        render.webhook_table,
+        as_json=as_json,
+        empty="No webhooks found. Add one: ims-import webhooks add --help",
+    )
 
 
 @app.command()
 def remove(
     webhook_id: Annotated[
-        str, typer.Argument(metavar="WEBHOOK_ID", help="As `webhooks list` shows it.")
+        str, typer.Argument(metavar="WEBHOOK_ID", help="Id from `webhooks list`.")
     ],
 ) -> None:
-    """Tell an address nothing more; what waits for it already is still sent."""
-    from ims_producer.client import Client
-
-    with Client() as client:
+    """Remove a webhook; pending deliveries are still sent."""
+    with ims_producer.Client() as client:
         client.remove_webhook(webhook_id)
     print(f"webhook {webhook_id} is removed")
 
 
 @app.command()
 def secret(url: Url) -> None:
-    """Print the secret that a receiver needs to check signatures (whsec_…).
+    """Print the secret for verifying signatures.
 
-    It is derived from the workers' key and the address without its query, and stored nowhere: run
-    this where IMS_IMPORT_SECRET_KEY is set as it is for the workers.
+    The secret (whsec_…) is derived from the URL without its query and IMS_IMPORT_SECRET_KEY; it is
+    stored nowhere. Run this command with the same IMS_IMPORT_SECRET_KEY as the workers.
     """
     from ims_config.import_request import parse_webhook_url
     from ims_config.settings import PREFIX, Settings
     from ims_config.webhooks import endpoint_of, secrets_of
-    from ims_producer.client import Client
 
     endpoint = endpoint_of(parse_webhook_url(url))
-    # The API has no key: nobody but the ledger and this machine is asked.
+    # The HTTP API does not know the secret key, so this reads the ledger directly.
     settings = Settings().model_copy(update={"api_url": None})
     if settings.secret_key is None:
         stop(
             Exit.USAGE,
-            f"{PREFIX}SECRET_KEY is not set; run this where the workers run, e.g. "
+            f"{PREFIX}SECRET_KEY is not set; run this on a worker host, e.g. "
             "docker-compose exec worker ims-import webhooks secret URL",
         )
-    with Client(settings) as client:
+    with ims_producer.Client(settings) as client:
         [current, *_] = client.ledger.webhook_endpoints.generations(endpoint)
     print(secrets_of(settings.secret_key.get_secret_value(), endpoint, [current])[0])
 
 
 @app.command()
 def rotate(url: Url) -> None:
-    """Give an address a new secret; the one before signs as well for 24 hours."""
-    from ims_producer.client import Client
-
-    with Client() as client:
+    """Rotate the secret of a URL; the old one works for 24 hours."""
+    with ims_producer.Client() as client:
         endpoint = client.rotate_webhook(url)
-    print(f"{endpoint} has a new secret; see it: ims-import webhooks secret {endpoint}")
+    print(f"{endpoint} has a new secret; print it: ims-import webhooks secret {endpoint}")
 
 
 @app.command()
 def deliveries(
     *,
     import_id: Annotated[
-        str | None, typer.Option("--import", metavar="ID", help="Of this import.")
+        str | None, typer.Option("--import", metavar="ID", help="Only deliveries of this import.")
     ] = None,
     state: Annotated[
         str | None, typer.Option(metavar="STATE", help="pending, delivered or failed.")
     ] = None,
-    limit: Annotated[int, typer.Option(min=1, max=200, help="How many.")] = 50,
-    as_json: Json = False,
+    limit: Annotated[
+        int, typer.Option(min=1, max=MAX_DELIVERIES, metavar="N", help="Maximum number.")
+    ] = 50,
+    as_json: ArrayAsJson = False,
 ) -> None:
-    """List what receivers were told or are to be told, newest first."""
-    from rich.console import Console
-
+    """List sent and pending deliveries, newest first."""
+    from ims_ledger.outbox import DeliveryState
     from ims_producer.cli import render
-    from ims_producer.client import Client
 
-    with Client() as client:
-        found = client.deliveries(import_id=import_id, state=_state(state), limit=limit)
-    if as_json:
-        print(json.dumps([delivery.model_dump(mode="json") for delivery in found]))
-        return
-    if not found:
-        render.say(Console(stderr=True), "No deliveries.")
-        return
-    render.print_table(Console(highlight=False), render.delivery_table(found))
+    only = None if state is None else choice(DeliveryState, state, "--state")
+    with ims_producer.Client() as client:
+        deliveries = client.deliveries(import_id=import_id, state=only, limit=limit)
+    render.print_list(
+        deliveries, render.delivery_table, as_json=as_json, empty="No deliveries found."
+    )
 
 
 @app.command()
 def resend(
     delivery_id: Annotated[
         list[str] | None,
-        typer.Argument(metavar="DELIVERY_ID", help="As `webhooks deliveries` shows them."),
+        typer.Argument(metavar="DELIVERY_ID", help="Ids from `webhooks deliveries`."),
     ] = None,
     *,
     failed: Annotated[
-        bool, typer.Option("--failed", help="All that were given up, 200 at a time.")
+        bool, typer.Option("--failed", help="All failed deliveries, up to 200 at a time.")
     ] = False,
 ) -> None:
-    """Send deliveries once more, with the same ids.
+    """Send deliveries again, with the same ids.
 
     \b
     Examples:
       ims-import webhooks resend msg_0f2c4be0b7a15c0c8d8a3a4f6c1d2e3f
       ims-import webhooks resend --failed
     """
-    from ims_producer.client import Client
-
     if bool(delivery_id) == failed:
-        stop(Exit.USAGE, "give either ids of deliveries or --failed")
-    with Client() as client:
+        stop(Exit.USAGE, "resend: use either delivery ids or --failed")
+    with ims_producer.Client() as client:
         ids = _failed(client) if failed else delivery_id or []
-        for one in ids:
-            client.resend(one)
-            print(f"delivery {one} will be sent again")
+        for item in ids:
+            client.resend(item)
+            print(f"delivery {item} will be sent again")
     if not ids:
-        typer.echo("No delivery was given up.", err=True)
+        typer.echo("No failed deliveries found.", err=True)
 
 
 def _failed(client: "Client") -> list[str]:
-    found = client.deliveries(state=_state("failed"), limit=200)
-    # The oldest first, as they were to be told.
-    return [delivery.id for delivery in reversed(found)]
-
-
-def _state(text: str | None) -> "DeliveryState | None":
     from ims_ledger.outbox import DeliveryState
 
-    if text is None:
-        return None
-    known = {str(one): one for one in DeliveryState}
-    if text not in known:
-        stop(Exit.USAGE, f"--state {text!r}: must be one of {', '.join(known)}")
-    return known[text]
+    deliveries = client.deliveries(state=DeliveryState.FAILED, limit=MAX_DELIVERIES)
+    # The list is newest first; receivers expect the oldest first.
+    return [delivery.id for delivery in reversed(deliveries)]

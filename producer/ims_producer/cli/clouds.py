@@ -1,0 +1,93 @@
+"""`resume` and `gc`: operations on a cloud that a worker executes, because only workers hold
+credentials.
+"""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+import ims_producer
+from ims_producer.cli.exit_codes import Exit, stop
+from ims_producer.cli.options import Cloud
+
+if TYPE_CHECKING:
+    from ims_config.worker_reports import GcReport
+
+
+def resume(*, cloud: Cloud = None) -> None:
+    """Retry the credentials of a cloud after you corrected them.
+
+    \b
+    Example:
+      ims-import resume --cloud otc-prod
+    """
+    with ims_producer.Client() as client, _worker_errors():
+        count = client.resume(cloud)
+    print(f"imports resumed for {cloud or 'the default cloud'}: {count}")
+
+
+def gc(
+    *,
+    cloud: Cloud = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Delete these images.")] = False,
+    unknown: Annotated[
+        bool,
+        typer.Option("--unknown", help="With --yes: also images unknown to this ledger."),
+    ] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only list; the default.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
+) -> None:
+    """List images that no import needs; delete them with --yes.
+
+    Only images that carry the tag of ims-import are considered.
+
+    \b
+    Examples:
+      ims-import gc
+      ims-import gc --cloud otc-prod --yes
+    """
+    from ims_config.worker_reports import GcReport
+    from ims_producer.cli import render
+
+    if dry_run and yes:
+        stop(Exit.USAGE, "gc: --dry-run only lists and --yes deletes; use one of them")
+    with ims_producer.Client() as client, _worker_errors():
+        report = GcReport.model_validate(client.gc(cloud, delete=yes, unknown=unknown))
+    if as_json:
+        render.print_json(report)
+        return
+    for line in _lines(report):
+        print(line)
+    if report.leftovers and not yes:
+        print("ims-import gc --yes deletes them", file=sys.stderr)
+
+
+def _lines(report: "GcReport") -> Iterator[str]:
+    for image in report.leftovers:
+        deleted = image.image_id in report.deleted
+        outcome = "deleted" if deleted else report.not_deleted.get(image.image_id, "kept")
+        yield f"{image.image_id}  {image.name} ({image.status}): {image.why}; {outcome}"
+    for import_id in report.missing:
+        yield f"import {import_id} SUCCEEDED, but its image no longer exists"
+    yield f"images that no import needs: {len(report.leftovers)}, deleted: {len(report.deleted)}"
+
+
+@contextmanager
+def _worker_errors() -> Iterator[None]:
+    from celery.exceptions import TimeoutError as NoAnswer
+    from kombu.exceptions import OperationalError
+    from redis import RedisError
+
+    from ims_producer.client import WorkerRefused
+
+    try:
+        yield
+    except WorkerRefused as exc:
+        stop(Exit.FAILED, exc.problem, exc.hint)
+    except NoAnswer:
+        stop(Exit.UNREACHABLE, "no worker answered; run: ims-import doctor")
+    except (OperationalError, RedisError, OSError) as exc:
+        stop(Exit.UNREACHABLE, f"queue: {exc}", "run: ims-import doctor")

@@ -1,0 +1,1 @@
+"""Manifests are files in git that list images: `parsing` reads and `planning` compares them."""

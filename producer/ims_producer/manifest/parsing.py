@@ -1,0 +1,164 @@
+"""Parses manifests: YAML files that list images, with defaults and a matrix, into requests."""
+
+import itertools
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Final, Literal
+
+from pydantic import ConfigDict, Field, JsonValue, ValidationError
+
+from ims_config.import_request import ImportRequest, InvalidRequest, Strict, parse_request
+from ims_config.strict_yaml import InvalidYaml, parse_yaml
+
+# A matrix multiplies quickly; no project has room for more images.
+MAX_IMAGES: Final = 10_000
+_NESTED: Final = "tags"
+
+Fields = dict[str, object]
+"""Fields of a request before validation."""
+
+
+class InvalidManifest(ValueError):
+    """A manifest breaks rules; each line of `problems` starts with the place."""
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        super().__init__("\n".join(problems))
+        self.problems = list(problems)
+
+
+class Manifest(Strict):
+    """A list of images to import. Each entry of `images` is an import request, which overrides
+    `defaults`; `tags` of both are merged. `matrix` creates one request for each combination.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", title="ims-import manifest")
+
+    version: Literal[1]
+    name: str = Field(
+        "default",
+        pattern=r"^[A-Za-z0-9._\-]{1,64}$",
+        description="Identifies the manifest: earlier imports of a manifest are found by its name.",
+    )
+    defaults: Fields = Field(
+        default_factory=dict, description="Fields of a request that apply to every image."
+    )
+    images: list[Fields] = Field(
+        min_length=1, description="Import requests, each with an optional `matrix` of values."
+    )
+
+
+def parse_manifest(text: str) -> Manifest:
+    """A manifest from YAML or JSON. Raises InvalidManifest."""
+    try:
+        raw: object = parse_yaml(text)
+    except InvalidYaml as exc:
+        raise InvalidManifest([str(exc)]) from None
+    if not isinstance(raw, Mapping):
+        raise InvalidManifest([f"manifest: must be an object; given: {type(raw).__name__}"])
+    try:
+        return Manifest.model_validate(raw)
+    except ValidationError as exc:
+        raise InvalidManifest(list(_problems(exc))) from None
+
+
+def requests_of(manifest: Manifest) -> list[ImportRequest]:
+    """All requests of a manifest, in order. Raises InvalidManifest with all problems."""
+    requests: list[ImportRequest] = []
+    problems: list[str] = []
+    for place, fields in _entries(manifest, problems):
+        try:
+            requests.append(parse_request(fields))
+        except InvalidRequest as exc:
+            problems += [f"{place}: {problem}" for problem in exc.problems]
+    problems += _duplicates(requests)
+    if problems:
+        raise InvalidManifest(problems)
+    return requests
+
+
+def _entries(manifest: Manifest, problems: list[str]) -> Iterator[tuple[str, Fields]]:
+    count = 0
+    for index, image in enumerate(manifest.images):
+        fields = _merge(manifest.defaults, image)
+        place = f"images[{index}]" + (f" {image['name']!r}" if image.get("name") else "")
+        try:
+            combinations = _combinations(fields.pop("matrix", None) or {})
+        except ValueError as exc:
+            problems.append(f"{place}: matrix: {exc}")
+            continue
+        for values in combinations:
+            count += 1
+            if count > MAX_IMAGES:
+                problems.append(f"images: must be at most {MAX_IMAGES} with all matrices")
+                return
+            where = "".join(f", {field} {value}" for field, value in values.items())
+            yield place + where, fields | values
+
+
+def _merge(defaults: Mapping[str, object], image: Mapping[str, object]) -> Fields:
+    merged = {**defaults, **image}
+    default_tags, tags = defaults.get(_NESTED), image.get(_NESTED)
+    if isinstance(default_tags, Mapping) and isinstance(tags, Mapping):
+        merged[_NESTED] = {**default_tags, **tags}
+    return merged
+
+
+def _combinations(matrix: object) -> Iterator[Fields]:
+    """One set of fields for each combination of values. Raises ValueError with the rule."""
+    if not isinstance(matrix, Mapping):
+        raise ValueError(  # noqa: TRY004  # caught as a broken rule
+            f"must be an object of lists, e.g. cloud: [a, b]; given: {type(matrix).__name__}"
+        )
+    for field, values in matrix.items():
+        if not isinstance(values, list) or not values:
+            raise ValueError(f"{field} must be a non-empty list; given: {values!r}")
+    return (
+        dict(zip(matrix, values, strict=True)) for values in itertools.product(*matrix.values())
+    )
+
+
+def _duplicates(requests: Sequence[ImportRequest]) -> Iterator[str]:
+    """Requests that have the same cloud and name: a later plan could not tell them apart."""
+    counts = Counter((request.cloud, request.name) for request in requests)
+    for (cloud, name), count in counts.items():
+        if count > 1:
+            where = f"cloud {cloud}" if cloud else "the default cloud"
+            yield f"images: {name!r} occurs {count} times for {where}; names must be unique"
+
+
+def _problems(exc: ValidationError) -> Iterator[str]:
+    for error in exc.errors(include_url=False):
+        field = ".".join(str(part) for part in error["loc"]) or "manifest"
+        rule = error["msg"].replace("Input should be", "must be")
+        match error["type"]:
+            case "missing":
+                yield f"{field}: is mandatory"
+            case "extra_forbidden":
+                yield f"{field}: unknown field; valid: {', '.join(Manifest.model_fields)}"
+            case _:
+                yield f"{field}: {rule}; given: {error['input']!r:.80}"
+
+
+def json_schema() -> dict[str, JsonValue]:
+    """The JSON Schema of manifests, for editors."""
+    schema = Manifest.model_json_schema()
+    request = ImportRequest.model_json_schema()
+    schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
+    schema["$defs"] = request.pop("$defs", {})
+    fields = request["properties"] | {
+        "matrix": {
+            "type": "object",
+            "description": "One import for each combination, e.g. cloud: [otc-prod, otc-swiss].",
+            "additionalProperties": {"type": "array", "minItems": 1},
+        }
+    }
+    # No field is mandatory in an entry, because defaults may provide it.
+    entry = {"type": "object", "properties": fields, "additionalProperties": False}
+    schema["$defs"]["Entry"] = entry
+    schema["properties"]["defaults"] |= {"$ref": "#/$defs/Entry"}
+    schema["properties"]["images"]["items"] = {"$ref": "#/$defs/Entry"}
+    for name in ("additionalProperties", "type"):
+        schema["properties"]["defaults"].pop(name, None)
+    copy: dict[str, JsonValue] = json.loads(json.dumps(schema))
+    return copy
