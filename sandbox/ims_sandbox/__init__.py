@@ -1,1 +1,1 @@
-"""A cloud to try it on: stand-in IAM and IMS, S3, embedded Valkey, the one-machine stack."""
+"""A simulated cloud: IAM and IMS, S3, embedded Valkey and a stack on one machine."""

@@ -1,36 +1,36 @@
-"""`python -m ims_sandbox demo|up|cloud|bucket`: try the product on one machine."""
+"""`python -m ims_sandbox demo|up|cloud|bucket`: runs the product on one machine."""
 
 import argparse
 import json
 import signal
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 _CLOUD_EXAMPLES: Final = """\
 ims-import sandbox cloud --port 8774
   echo '{"job_seconds": [20, 40], "show_percent": false}' > slow.json
   ims-import sandbox cloud --options slow.json
   curl http://127.0.0.1:8774/admin/books
-Options, faults and what else may be asked of it: docs/sandbox.md"""
+Options, faults and admin calls: docs/sandbox.md"""
 _ENDING: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one of the sandbox's commands in the foreground."""
-    given = _parser().parse_args(argv)
-    # A supervisor's SIGTERM takes the way of Ctrl-C, so that everything is cleaned up.
+    arguments = _parser().parse_args(argv)
+    # A supervisor's SIGTERM is handled like Ctrl-C, so that everything is cleaned up.
     for number in _ENDING:
         signal.signal(number, _interrupt)
     try:
-        return int(given.command(given))
+        return int(arguments.command(arguments))
     except KeyboardInterrupt:
         return 130
 
 
-def _interrupt(*_: Any) -> None:
-    # Once is enough: a second one would interrupt the cleaning up.
+def _interrupt(*_: object) -> None:
+    # A second signal must not interrupt the cleanup.
     for number in _ENDING:
         signal.signal(number, signal.SIG_IGN)
     raise KeyboardInterrupt
@@ -38,43 +38,46 @@ def _interrupt(*_: Any) -> None:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="ims-import sandbox", description="A cloud to try it on, on this machine alone."
+        prog="ims-import sandbox", description="A simulated cloud on this machine."
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    demo = _add(commands, "demo", "import four image files and show how it goes", "ims-import demo")
+    demo = _add(
+        commands, "demo", "import four image files and show the progress", "ims-import demo"
+    )
     demo.set_defaults(command=_demo)
     up = _add(
-        commands, "up", "keep the whole stack running until Ctrl-C",
-        "ims-import sandbox up --workers 2",
-    )  # fmt: skip
+        commands, "up", "run the whole stack until Ctrl-C", "ims-import sandbox up --workers 2"
+    )
     up.add_argument("--workers", type=int, default=1, help="worker processes (%(default)s)")
     up.set_defaults(command=_up)
-    cloud = _add(commands, "cloud", "only the stand-in for IAM and IMS", _CLOUD_EXAMPLES)
-    cloud.add_argument("--port", type=int, help="port to listen on; without it a free one")
-    cloud.add_argument(
-        "--options", type=Path, help="a JSON file: how long jobs take, who may log in, …"
-    )
+    cloud = _add(commands, "cloud", "run only the simulation of IAM and IMS", _CLOUD_EXAMPLES)
+    cloud.add_argument("--port", type=int, help="port to listen on (default: a free one)")
+    cloud.add_argument("--options", type=Path, help="a JSON file with job durations, logins, …")
     cloud.set_defaults(command=_cloud)
     bucket = _add(
-        commands, "bucket", "only the object storage", "ims-import sandbox bucket --port 9000"
+        commands, "bucket", "run only the object storage", "ims-import sandbox bucket --port 9000"
     )
     bucket.add_argument("--port", type=int, default=9000, help="port (%(default)s)")
     bucket.set_defaults(command=_bucket)
     return parser
 
 
-def _add(commands: Any, name: str, what: str, examples: str) -> argparse.ArgumentParser:
-    added: argparse.ArgumentParser = commands.add_parser(
+def _add(
+    commands: "argparse._SubParsersAction[argparse.ArgumentParser]",
+    name: str,
+    summary: str,
+    examples: str,
+) -> argparse.ArgumentParser:
+    return commands.add_parser(
         name,
-        help=what,
-        description=f"{what[0].upper()}{what[1:]}.",
+        help=summary,
+        description=f"{summary[0].upper()}{summary[1:]}.",
         epilog=f"examples:\n  {examples}\n",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    return added
 
 
-# Each command imports what it needs: the bucket needs no cloud, the cloud no Celery.
+# Each command imports only what it needs: the bucket needs no cloud, the cloud no Celery.
 
 
 def _demo(_: argparse.Namespace) -> int:
@@ -83,37 +86,27 @@ def _demo(_: argparse.Namespace) -> int:
     return demo()
 
 
-def _up(given: argparse.Namespace) -> int:
+def _up(arguments: argparse.Namespace) -> int:
     from ims_sandbox.demo import up  # noqa: PLC0415  # see above
 
-    return up(workers=given.workers)
+    return up(workers=arguments.workers)
 
 
-def _cloud(given: argparse.Namespace) -> int:
+def _cloud(arguments: argparse.Namespace) -> int:
     from ims_sandbox.cloud import serve  # noqa: PLC0415  # see above
+    from ims_sandbox.cloud.options import parse_options  # noqa: PLC0415  # see above
 
-    told = json.loads(given.options.read_text()) if given.options else {}
-    if given.port is not None:
-        told["port"] = given.port
-    serve(_cloud_options(told))
+    options = json.loads(arguments.options.read_text()) if arguments.options else {}
+    if arguments.port is not None:
+        options["port"] = arguments.port
+    serve(parse_options(options))
     return 0
 
 
-def _cloud_options(told: Mapping[str, Any]) -> Any:
-    """CloudOptions out of JSON, which knows no tuples."""
-    from ims_sandbox.cloud.options import CloudOptions, Project  # noqa: PLC0415  # see above
-
-    values: dict[str, Any] = {
-        name: tuple(v) if isinstance(v, list) else v for name, v in told.items()
-    }
-    others = tuple(Project(**project) for project in told.get("other_projects", ()))
-    return CloudOptions(**values | {"other_projects": others})
-
-
-def _bucket(given: argparse.Namespace) -> int:
+def _bucket(arguments: argparse.Namespace) -> int:
     from ims_sandbox.bucket import serve  # noqa: PLC0415  # see above
 
-    serve(given.port)
+    serve(arguments.port)
     return 0
 
 

@@ -1,4 +1,4 @@
-"""Object storage with S3's interface, as OBS has it: moto's server."""
+"""Object storage with the S3 interface of OBS, simulated by moto."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -14,23 +14,23 @@ REGION: Final = "eu-de"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Keys:
-    """What opens the bucket."""
+    """Credentials of the object storage."""
 
     access_key: str
     secret_key: str = field(repr=False)
 
 
 def serve(port: int) -> None:
-    """Serve until the process is ended."""
+    """Serve until the process ends."""
     app = DomainDispatcherApplication(create_backend_app)
     server = make_server(HOST, port, app, threaded=True)
-    print(f"bucket (a simulation of OBS by moto): http://{HOST}:{server.port}", flush=True)  # noqa: T201  # a program's output
+    print(f"bucket (a simulation of OBS by moto): http://{HOST}:{server.port}", flush=True)  # noqa: T201  # program output
     server.serve_forever()
 
 
 def client(url: str, keys: Keys) -> Any:
-    """An S3 client for the bucket, whatever the surroundings say about AWS."""
-    # Imported here: a second that nobody who only reads settings should wait.
+    """An S3 client that ignores AWS settings of the environment."""
+    # Imported here, because boto3 takes a second to import.
     import boto3  # noqa: PLC0415
     from botocore.config import Config  # noqa: PLC0415
 
@@ -47,7 +47,7 @@ def client(url: str, keys: Keys) -> Any:
 def fill(
     url: str, keys: Keys, *, bucket: str, files: Iterable[Path], folder: str | None = None
 ) -> list[str]:
-    """Put the files into a new bucket; returns their addresses, `bucket:key`."""
+    """Upload the files into a new bucket; returns their addresses, `bucket:key`."""
     s3 = client(url, keys)
     s3.create_bucket(Bucket=bucket, CreateBucketConfiguration={"LocationConstraint": REGION})
     addresses = []

@@ -1,4 +1,4 @@
-"""The demo: four image files through the whole product; and `up`, the same stack to play with."""
+"""The demo imports four image files; `up` keeps the same stack running."""
 
 import secrets
 import shlex
@@ -31,13 +31,13 @@ GIVE_UP_AFTER: Final = timedelta(seconds=120)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sample:
-    """A file of the demo, the image that is wanted of it, and how that must end."""
+    """An image file of the demo, the requested image and the expected result."""
 
     file: str
     name: str
     os_version: str
     code: str | None = None
-    """The cloud's code when the import must fail."""
+    """The expected error code; None if the import must succeed."""
 
 
 SAMPLES: Final = (
@@ -61,22 +61,23 @@ _STYLES: Final = {State.SUCCEEDED: "green", State.FAILED: "red", State.CANCELED:
 
 
 def demo() -> int:
-    """Import the samples and say how each ended; 0 when all ended as they must."""
+    """Import the samples and print each result; 0 if all are as expected."""
     console = Console(highlight=False)
     console.print(
-        "[bold]ims-import demo[/]: four image files go into a stand-in for Open Telekom Cloud.\n"
-        "Everything runs on this machine and is gone afterwards.\n"
+        "[bold]ims-import demo[/] imports four image files into a simulation of "
+        "Open Telekom Cloud.\n"
+        "Everything runs on this machine and is removed afterwards.\n"
     )
     try:
         with _stack(console, workers=1) as stack:
             addresses = _put_samples(console, stack)
             with Client(stack.settings()) as client:
-                ids = [client.submit(parse_request(wanted)) for wanted in _requests(addresses)]
-                console.print("\nSubmitted. From here on the worker does everything:\n")
+                ids = [client.submit(parse_request(body)) for body in _requests(addresses)]
+                console.print("\nSubmitted. The worker now runs the imports:\n")
                 timeout = GIVE_UP_AFTER.total_seconds()
                 with render.progress(console) as show:
                     records = client.wait_all(ids, timeout=timeout, on_progress=show)
-            # Said before the stack stops, which takes seconds.
+            # Print the result before the stack stops, which takes seconds.
             return _conclude(console, records)
     except ProcessFailed as exc:
         render.print_line(console, str(exc), style="red")
@@ -84,23 +85,23 @@ def demo() -> int:
 
 
 def up(*, workers: int) -> int:
-    """Keep the stack running until it is interrupted."""
+    """Run the stack until it is interrupted."""
     console = Console(highlight=False)
     try:
         with _stack(console, workers=workers, api=True) as stack:
             addresses = _put_samples(console, stack)
-            _tell_addresses(console, stack, addresses)
+            _print_addresses(console, stack, addresses)
             try:
-                _stay(console, stack)
+                _supervise(console, stack)
             except KeyboardInterrupt:
                 console.print("\nStopping")
     except ProcessFailed as exc:
         render.print_line(console, str(exc), style="red")
         return 1
     except KeyboardInterrupt:
-        # Before everything was there.
+        # Interrupted during startup.
         pass
-    console.print("Stopped; nothing is left behind.")
+    console.print("Stopped; all files are removed.")
     return 0
 
 
@@ -115,7 +116,7 @@ def _stack(console: Console, *, workers: int, api: bool = False) -> Iterator[Sta
         api=api,
         s3=True,
         cloud=cloud,
-        on_progress=lambda part: console.print(f"  · {part}"),
+        on_progress=lambda step: console.print(f"  · {step}"),
     ) as stack:
         console.print(f"  ready after {monotonic() - began:.1f} s\n")
         yield stack
@@ -124,9 +125,9 @@ def _stack(console: Console, *, workers: int, api: bool = False) -> Iterator[Sta
 def _put_samples(console: Console, stack: Stack) -> list[str]:
     if stack.s3_url is None:
         raise ValueError("the demo needs a bucket")
-    made = stack.folder / "files"
-    made.mkdir()
-    files = [_WRITERS[sample.file](made / sample.file) for sample in SAMPLES]
+    folder = stack.folder / "files"
+    folder.mkdir()
+    files = [_WRITERS[sample.file](folder / sample.file) for sample in SAMPLES]
     addresses = bucket.fill(stack.s3_url, stack.keys, bucket=BUCKET, files=files, folder=FOLDER)
     console.print("Image files in the bucket")
     for file, address in zip(files, addresses, strict=True):
@@ -149,7 +150,7 @@ def _requests(addresses: list[str]) -> Iterator[dict[str, object]]:
         }
 
 
-# --- the end --------------------------------------------------------------------------------
+# --- result ---------------------------------------------------------------------------------
 
 
 def _conclude(console: Console, records: Sequence[ImportRecord]) -> int:
@@ -158,13 +159,13 @@ def _conclude(console: Console, records: Sequence[ImportRecord]) -> int:
         for line in render.outcome(record):
             render.print_line(console, f"  {line}")
     expected = {sample.name: sample.code for sample in SAMPLES}
-    surprises = [record.name for record in records if not _as_expected(record, expected)]
-    if surprises:
-        console.print(f"\n[red]Not as expected: {', '.join(surprises)}.[/]")
+    unexpected = [record.name for record in records if not _as_expected(record, expected)]
+    if unexpected:
+        console.print(f"\n[red]Not as expected: {', '.join(unexpected)}.[/]")
         return 1
     console.print(
-        "\nAll as expected: three images, and the broken file refused with the cloud's reason.\n"
-        "To look around yourself, with Flower and the command line, run [bold]make up[/] "
+        "\nAll as expected: three images, and the broken file failed with the cloud's reason.\n"
+        "To explore the stack with Flower and the command line, run [bold]make up[/] "
         "(or [bold]ims-import sandbox up[/]).",
         soft_wrap=True,
     )
@@ -181,19 +182,19 @@ def _as_expected(record: ImportRecord, expected: Mapping[str, str | None]) -> bo
 # --- up -------------------------------------------------------------------------------------
 
 
-def _tell_addresses(console: Console, stack: Stack, addresses: list[str]) -> None:
+def _print_addresses(console: Console, stack: Stack, addresses: list[str]) -> None:
     env = _write_env(stack)
-    pages, door = stack.flower, stack.api
-    if pages is None or door is None:
+    flower, api = stack.flower, stack.api
+    if flower is None or api is None:
         raise ValueError("up needs Flower and the API")
     rows = [
         ("cloud (IAM, IMS)", f"{stack.cloud_url}/v3"),
         ("S3", f"{stack.s3_url}"),
         ("Redis (Valkey)", stack.redis_url),
-        ("Flower", f"{pages.url}   user {pages.user}   password {pages.password}"),
-        ("HTTP API", f"{door.url}/docs   its key is in $API_KEY"),
+        ("Flower", f"{flower.url}   user {flower.user}   password {flower.password}"),
+        ("HTTP API", f"{api.url}/docs   key in $API_KEY"),
     ]
-    console.print("\n[bold]The stack is up[/], for this machine only. Ctrl-C ends it.\n")
+    console.print("\n[bold]The stack is running[/] on this machine only. Ctrl-C stops it.\n")
     for name, value in rows:
         console.print(f"  {name:<18}{value}", soft_wrap=True, markup=False)
     console.print("\nIn another shell:\n")
@@ -202,15 +203,15 @@ def _tell_addresses(console: Console, stack: Stack, addresses: list[str]) -> Non
         f"--os-version {shlex.quote(SAMPLES[0].os_version)} --min-disk 40 --wait"
     )
     body = f'{{"name": "ubuntu-24.04", "image_url": "{addresses[0]}", "min_disk": 40}}'
-    post = f"""curl {door.url}/v1/imports -H "Authorization: Bearer $API_KEY" --json '{body}'"""
+    post = f"""curl {api.url}/v1/imports -H "Authorization: Bearer $API_KEY" --json '{body}'"""
     for line in (f"source {shlex.quote(str(env))}", submit, "ims-import list", post):
         console.print(f"  {line}", soft_wrap=True, markup=False)
     console.print()
 
 
 def _write_env(stack: Stack) -> Path:
-    """What another shell needs to be on this stack."""
-    shown = {
+    """A file that connects another shell to this stack."""
+    settings = {
         name: value for name, value in stack.env.items() if name.startswith(("IMS_IMPORT_", "OS_"))
     }
     keys = {
@@ -220,8 +221,8 @@ def _write_env(stack: Stack) -> Path:
     }
     if stack.api is not None:
         keys["API_KEY"] = stack.api.key
-    lines = [f"export {name}={shlex.quote(value)}" for name, value in (shown | keys).items()]
-    # The command line of this very installation.
+    lines = [f"export {name}={shlex.quote(value)}" for name, value in (settings | keys).items()]
+    # The command line of this installation.
     lines.append(f"export PATH={shlex.quote(str(Path(sys.executable).parent))}:$PATH")
     env = stack.folder / "env"
     env.touch(mode=0o600)
@@ -229,16 +230,16 @@ def _write_env(stack: Stack) -> Path:
     return env
 
 
-def _stay(console: Console, stack: Stack) -> None:
-    """Until interrupted; a worker that died is replaced, as a supervisor would."""
+def _supervise(console: Console, stack: Stack) -> None:
+    """Run until interrupted; replace workers that die."""
     pause = Event()
     while True:
         pause.wait(1)
-        gone = stack.failed_process()
-        if gone is None:
+        failed = stack.failed_process()
+        if failed is None:
             continue
-        if gone not in stack.workers:
-            raise ProcessFailed(f"{gone.name} ended. The end of its log:\n{gone.tail()}")
-        console.print(f"{gone.name} ended; another one takes its place.")
-        stack.stop(gone)
+        if failed not in stack.workers:
+            raise ProcessFailed(f"{failed.name} ended. The end of its log:\n{failed.tail()}")
+        console.print(f"{failed.name} ended; starting a replacement.")
+        stack.stop(failed)
         stack.worker()

@@ -1,4 +1,4 @@
-"""Small disk image files made on the spot: a qcow2, a raw, a vmdk, and one that is broken."""
+"""Writes small disk image files: qcow2, raw, vmdk and a broken one."""
 
 import struct
 from pathlib import Path
@@ -25,10 +25,10 @@ _BROKEN: Final = b"""<!DOCTYPE html>
 
 
 def write_qcow2(path: Path, *, size: int = GIB) -> Path:
-    """A qcow2 (version 3) of `size` bytes in which nothing is written yet."""
+    """An empty qcow2 (version 3) of `size` bytes."""
     cluster = 1 << _QCOW2_CLUSTER_BITS
     refcount_table, refcount_block, l1_table = (number * cluster for number in (1, 2, 3))
-    # One entry of the first table leads to a cluster of 8-byte entries, each to a cluster.
+    # Each L1 entry points to an L2 cluster of 8-byte entries, each of which maps one cluster.
     l1_entries = -(-size // (cluster * (cluster // 8)))
     header = struct.pack(
         _QCOW2_HEADER,
@@ -47,13 +47,13 @@ def write_qcow2(path: Path, *, size: int = GIB) -> Path:
         file.seek(refcount_table)
         file.write(struct.pack(">Q", refcount_block))
         file.seek(refcount_block)
-        file.write(struct.pack(">4H", 1, 1, 1, 1))  # header and the three tables are in use
+        file.write(struct.pack(">4H", 1, 1, 1, 1))  # the header and three tables are in use
         file.truncate(l1_table + cluster)
     return path
 
 
 def write_raw(path: Path, *, size: int = 8 * MIB) -> Path:
-    """A raw disk with a partition table, one Linux partition and nothing in it; sparse."""
+    """A sparse raw disk with a partition table and one empty Linux partition."""
     first = 2048
     partition = struct.pack(
         "<B3sB3sII", 0x80, b"\xfe\xff\xff", 0x83, b"\xfe\xff\xff", first, size // SECTOR - first
@@ -68,7 +68,7 @@ def write_raw(path: Path, *, size: int = 8 * MIB) -> Path:
 
 
 def write_vmdk(path: Path, *, size: int = GIB) -> Path:
-    """A vmdk (monolithicSparse) of `size` bytes in which nothing is written yet."""
+    """An empty vmdk (monolithicSparse) of `size` bytes."""
     sectors = size // SECTOR
     tables = -(-sectors // (_VMDK_GRAIN * _VMDK_ENTRIES_PER_TABLE))
     directory_sectors = -(-tables * 4 // SECTOR)
@@ -78,11 +78,11 @@ def write_vmdk(path: Path, *, size: int = GIB) -> Path:
     overhead = -(-(spare + 2 * copy) // _VMDK_GRAIN) * _VMDK_GRAIN
     header = struct.pack(
         _VMDK_HEADER,
-        b"KDMV", 1, 3,          # magic, version, line ends checked and a spare directory
+        b"KDMV", 1, 3,          # magic, version, flags: line-end check and redundant directory
         sectors, _VMDK_GRAIN,
         _VMDK_DESCRIPTOR_AT, _VMDK_DESCRIPTOR_SECTORS,
         _VMDK_ENTRIES_PER_TABLE, spare, spare + copy, overhead,
-        0, b"\n \r\n", 0,   # clean, how lines must look, not compressed
+        0, b"\n \r\n", 0,   # clean shutdown, line-end check, not compressed
     )  # fmt: skip
     with path.open("wb") as file:
         file.write(header)
@@ -117,6 +117,6 @@ ddb.adapterType = "ide"
 
 
 def write_broken(path: Path) -> Path:
-    """What a download that went wrong often leaves: an error page with an image's name."""
+    """An HTML error page with an image's file name, as a failed download often leaves it."""
     path.write_bytes(_BROKEN)
     return path

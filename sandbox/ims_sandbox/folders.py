@@ -1,4 +1,4 @@
-"""The temp folder of one stack: 0700, locked while its owner lives, swept up by the next one."""
+"""The temporary folder of a stack: mode 0700, locked by its owner, removed when abandoned."""
 
 import fcntl
 import shutil
@@ -14,8 +14,8 @@ _LOCK: Final = "lock"
 
 @contextmanager
 def stack_folder() -> Iterator[Path]:
-    """A folder for one stack, gone afterwards."""
-    sweep_up()
+    """A folder for one stack; it is removed afterwards."""
+    remove_abandoned()
     folder = Path(tempfile.mkdtemp(prefix=_PREFIX))
     try:
         with (folder / _LOCK).open("w") as lock:
@@ -25,15 +25,15 @@ def stack_folder() -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def sweep_up() -> None:
-    """Remove what stacks left behind whose owner was killed; its lock went with it."""
+def remove_abandoned() -> None:
+    """Remove folders whose owner was killed; the kernel released their locks."""
     for lock in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*/{_LOCK}"):
         try:
-            with lock.open() as held:
-                if _is_free(held):
+            with lock.open() as file:
+                if _is_free(file):
                     shutil.rmtree(lock.parent, ignore_errors=True)
         except OSError:
-            # Somebody else's, or gone already.
+            # The folder belongs to another user or no longer exists.
             continue
 
 

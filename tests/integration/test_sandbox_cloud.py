@@ -1,4 +1,4 @@
-"""The sandbox cloud answers as the references say, and goes wrong as it is told."""
+"""The sandbox cloud answers like the API references and injects faults on demand."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -17,7 +17,7 @@ CREATE = "/v2/cloudimages/action"
 
 
 class Caller:
-    """Calls the cloud with a token, and its admin without."""
+    """Calls the cloud with a token."""
 
     def __init__(self, cloud: SandboxCloud) -> None:
         self.url = cloud.url
@@ -43,19 +43,19 @@ class Caller:
         )
 
     def create(self, **differences: Any) -> str:
-        answer = self.call("POST", CREATE, BODY | differences)
-        return str(answer.json()["job_id"])
+        response = self.call("POST", CREATE, BODY | differences)
+        return str(response.json()["job_id"])
 
     def job(self, job_id: str) -> dict[str, Any]:
-        answer: dict[str, Any] = self.call("GET", f"/v1/{self.project}/jobs/{job_id}").json()
-        return answer
+        response: dict[str, Any] = self.call("GET", f"/v1/{self.project}/jobs/{job_id}").json()
+        return response
 
     def ended(self, job_id: str) -> dict[str, Any]:
         return until(lambda: self.job(job_id), lambda job: job["status"] in ("SUCCESS", "FAIL"))
 
-    def books(self) -> dict[str, Any]:
-        answer: dict[str, Any] = self.call("GET", "/admin/books").json()
-        return answer
+    def state(self) -> dict[str, Any]:
+        response: dict[str, Any] = self.call("GET", "/admin/books").json()
+        return response
 
 
 def until(read: Callable[[], Any], fits: Callable[[Any], bool]) -> Any:
@@ -71,8 +71,8 @@ def cloud() -> Iterator[Caller]:
         yield Caller(cloud)
 
 
-def code_of(answer: requests.Response) -> tuple[int, str]:
-    return answer.status_code, answer.json()["error"]["code"]
+def code_of(response: requests.Response) -> tuple[int, str]:
+    return response.status_code, response.json()["error"]["code"]
 
 
 def test_keystoneauth_logs_in_and_finds_the_endpoint(cloud: Caller) -> None:
@@ -104,7 +104,7 @@ def test_an_import_runs_and_its_image_becomes_active(cloud: Caller) -> None:
     assert image["__data_origin"] == "file,images:ok.qcow2"
 
 
-def test_both_job_calls_tell_the_same(cloud: Caller) -> None:
+def test_both_job_calls_return_the_same(cloud: Caller) -> None:
     job_id = cloud.create()
     cloud.ended(job_id)
 
@@ -155,7 +155,7 @@ def test_what_the_reference_forbids_is_refused(
     cloud: Caller, path: str, differences: dict[str, Any], code: str
 ) -> None:
     assert code_of(cloud.call("POST", path, BODY | differences)) == (400, code)
-    assert cloud.books()["creates"] == 0
+    assert cloud.state()["creates"] == 0
 
 
 def test_the_forty_first_job_is_refused(cloud: Caller) -> None:
@@ -164,15 +164,15 @@ def test_the_forty_first_job_is_refused(cloud: Caller) -> None:
         cloud.create()
 
     assert code_of(cloud.call("POST", CREATE, BODY)) == (400, "IMG.0060")
-    assert cloud.books()["peak_active"] == {cloud.project: 40}
+    assert cloud.state()["peak_active"] == {cloud.project: 40}
 
 
 def test_a_wrong_token_is_refused(cloud: Caller) -> None:
     cloud.call("POST", "/admin/revoke-tokens")
 
-    answer = cloud.call("POST", CREATE, BODY)
+    response = cloud.call("POST", CREATE, BODY)
 
-    assert (answer.status_code, answer.json()["error_code"]) == (401, "APIGW.0307")
+    assert (response.status_code, response.json()["error_code"]) == (401, "APIGW.0307")
 
 
 def test_five_wrong_passwords_lock_the_user(cloud: Caller) -> None:
@@ -182,42 +182,43 @@ def test_five_wrong_passwords_lock_the_user(cloud: Caller) -> None:
 
     assert wrong == [401] * 5
     assert "IAM.0061" in locked.json()["error"]["message"]
-    assert cloud.books()["refused_logins"] == 6
+    assert cloud.state()["refused_logins"] == 6
 
 
 @pytest.mark.parametrize(
-    ("kind", "status", "acted"),
+    ("kind", "status", "creates"),
     [
         ("429", 429, 0),
         ("401", 401, 0),
         ("500-before", 500, 0),
         ("503-before", 503, 0),
+        ("refused", 400, 0),
         ("500-after", 500, 1),
         ("504-after", 504, 1),
         ("garbage-after", 200, 1),
     ],
 )
-def test_a_fault_happens_before_or_after_acting(
-    cloud: Caller, kind: str, status: int, acted: int
+def test_a_fault_occurs_before_or_after_the_effect(
+    cloud: Caller, kind: str, status: int, creates: int
 ) -> None:
-    answer = cloud.call("POST", CREATE, BODY, X_Sandbox_Fault=kind)
+    response = cloud.call("POST", CREATE, BODY, X_Sandbox_Fault=kind)
 
-    assert (answer.status_code, cloud.books()["creates"]) == (status, acted)
-    assert cloud.books()["faults"] == {kind: 1}
+    assert (response.status_code, cloud.state()["creates"]) == (status, creates)
+    assert cloud.state()["faults"] == {kind: 1}
 
 
 @pytest.mark.parametrize(
-    ("kind", "acted"), [("drop-before", 0), ("drop-after", 1), ("truncated-after", 1)]
+    ("kind", "creates"), [("drop-before", 0), ("drop-after", 1), ("truncated-after", 1)]
 )
-def test_a_connection_can_be_lost(cloud: Caller, kind: str, acted: int) -> None:
+def test_a_connection_can_be_lost(cloud: Caller, kind: str, creates: int) -> None:
     with pytest.raises((requests.ConnectionError, requests.exceptions.ChunkedEncodingError)):
         cloud.call("POST", CREATE, BODY, X_Sandbox_Fault=kind)
 
-    assert cloud.books()["creates"] == acted
+    assert cloud.state()["creates"] == creates
 
 
 @pytest.mark.parametrize(
-    ("path", "body", "said"),
+    ("path", "body", "message"),
     [
         ("faults", {"kind": "504-before"}, "kind: must be one of 429, 401, 500-before"),
         ("faults", {"call": "create"}, "kind: must be one of"),
@@ -227,19 +228,19 @@ def test_a_connection_can_be_lost(cloud: Caller, kind: str, acted: int) -> None:
         ("settings", {"latency": 1}, "unexpected keyword argument 'latency'"),
     ],
 )
-def test_what_the_sandbox_cannot_do_is_said(
-    cloud: Caller, path: str, body: dict[str, Any], said: str
+def test_invalid_admin_requests_are_refused_with_the_reason(
+    cloud: Caller, path: str, body: dict[str, Any], message: str
 ) -> None:
-    answer = cloud.call("POST", f"/admin/{path}", body)
+    response = cloud.call("POST", f"/admin/{path}", body)
 
-    assert (answer.status_code, said in answer.json()["error"]["message"]) == (400, True)
+    assert (response.status_code, message in response.json()["error"]["message"]) == (400, True)
 
 
-def test_a_header_with_an_unknown_fault_is_said(cloud: Caller) -> None:
-    answer = cloud.call("POST", CREATE, BODY, X_Sandbox_Fault="504-before")
+def test_a_header_with_an_unknown_fault_is_refused(cloud: Caller) -> None:
+    response = cloud.call("POST", CREATE, BODY, X_Sandbox_Fault="504-before")
 
-    assert (answer.status_code, cloud.books()["creates"]) == (400, 0)
-    assert "given: '504-before'" in answer.json()["error"]["message"]
+    assert (response.status_code, cloud.state()["creates"]) == (400, 0)
+    assert "given: '504-before'" in response.json()["error"]["message"]
 
 
 @pytest.mark.parametrize("kind", ["fail-top", "fail-entities", "fail-bare"])
@@ -250,6 +251,18 @@ def test_a_job_fails_in_each_of_the_three_shapes(cloud: Caller, kind: str) -> No
 
     codes = {ended["error_code"], ended["entities"].get("error_code")} - {None}
     assert (ended["status"], codes) == ("FAIL", {"IMG.0061"})
+
+
+def test_a_fault_can_carry_its_own_error_code(cloud: Caller) -> None:
+    for kind in ("refused", "fail-top"):
+        fault = {"kind": kind, "call": "create", "code": "IMG.0057", "message": "empty file"}
+        cloud.call("POST", "/admin/faults", fault)
+
+    refused = cloud.call("POST", CREATE, BODY)
+    failed = cloud.ended(cloud.create())
+
+    assert refused.json()["error"] == {"code": "IMG.0057", "message": "empty file"}
+    assert (failed["error_code"], failed["fail_reason"]) == ("IMG.0057", "empty file")
 
 
 def test_a_seeded_schedule_repeats_itself(cloud: Caller) -> None:
@@ -263,7 +276,7 @@ def test_a_seeded_schedule_repeats_itself(cloud: Caller) -> None:
     assert set(first) == {200, 500}
 
 
-def test_a_schedule_of_refused_tokens_spares_the_login_that_carries_none(cloud: Caller) -> None:
+def test_a_schedule_of_refused_tokens_does_not_apply_to_logins(cloud: Caller) -> None:
     cloud.call("POST", "/admin/schedule", {"seed": 7, "rates": {"401": 1.0}})
 
     assert cloud.call("GET", "/v1/cloudimages/quota").status_code == 401

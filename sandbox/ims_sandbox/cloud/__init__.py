@@ -1,4 +1,4 @@
-"""The sandbox cloud: a simulation of OTC's IAM and IMS that answers as their references say."""
+"""The sandbox cloud: a simulation of OTC's IAM and IMS after their API references."""
 
 from ims_sandbox.cloud.options import CloudOptions
 from ims_sandbox.cloud.server import SandboxCloud, serve

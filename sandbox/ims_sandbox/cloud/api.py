@@ -1,15 +1,25 @@
-"""The calls of IAM and IMS that the sandbox cloud knows, each as its reference shows it."""
+"""The IAM and IMS calls of the sandbox cloud, as in their API references; no sockets."""
 
 import json
 import re
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, Final
 from urllib.parse import parse_qs, urlsplit
 
-from ims_sandbox.cloud.faults import ANY_CALL, Fault, Kind, kind_of
+from ims_sandbox.cloud.faults import (
+    ANY_CALL,
+    HEADER,
+    Fault,
+    Kind,
+    fail_after,
+    fail_before,
+    parse_kind,
+)
+from ims_sandbox.cloud.files import Flaw
 from ims_sandbox.cloud.options import Project
 from ims_sandbox.cloud.responses import (
     Refusal,
@@ -40,47 +50,69 @@ class Request:
     headers: Mapping[str, str]
     body: bytes
     url: str
-    """The cloud's own address, for catalogues and discovery."""
+    """The cloud's base URL, used in the catalogue and in discovery."""
     fault: Fault | None = None
 
     def json(self) -> Any:
+        """The parsed body; IMS's error code if it is not JSON."""
         try:
             return json.loads(self.body)
         except ValueError as exc:
-            raise ims_error("IMG.0007", "The request body is no JSON.") from exc
+            raise ims_error("IMG.0007", "The request body is not valid JSON.") from exc
 
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One call of the API: its name for faults and books, and what it does."""
+    """One API call: its name in faults and counters, its address and its handler."""
 
     name: str
     method: str
     path: re.Pattern[str]
-    act: Callable[..., Reply]
+    handle: Callable[..., Reply]
     counted: bool = True
 
 
 @dataclass(frozen=True, slots=True)
 class Api:
-    """All calls on one set of books."""
+    """All calls on one cloud state."""
 
-    books: CloudState
+    state: CloudState
     calls: tuple[Call, ...] = field(init=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "calls", tuple(self._calls()))
 
-    def find(self, method: str, path: str) -> tuple[Call, dict[str, str]]:
-        """The call of this address; raises the gateway's 404."""
+    def respond(self, request: Request) -> Reply:
+        """Handle a request with the fault that is due; raises Dropped for a lost response."""
+        try:
+            call, arguments = self._find(request.method, request.path)
+            fault = self._next_fault(call, request) if call.counted else None
+            if fault is None:
+                return call.handle(request, **arguments)
+            fail_before(fault)
+            reply = call.handle(replace(request, fault=fault), **arguments)
+        except Refusal as refusal:
+            return refusal.reply
+        return fail_after(fault, reply)
+
+    def _find(self, method: str, path: str) -> tuple[Call, dict[str, str]]:
         for call in self.calls:
             if call.method == method and (match := call.path.fullmatch(path)):
                 return call, match.groupdict()
         raise gateway_error(404, "APIGW.0101", "The API does not exist.")
 
+    def _next_fault(self, call: Call, request: Request) -> Fault | None:
+        with self.state.lock:
+            self.state.calls[call.name] += 1
+        time.sleep(self.state.options.latency_s)
+        try:
+            return self.state.faults.next_for(call.name, request.headers.get(HEADER))
+        except ValueError as exc:
+            raise admin_error(exc) from exc
+
     def _calls(self) -> list[Call]:
-        def call(name: str, method: str, path: str, act: Callable[..., Reply]) -> Call:
-            return Call(name, method, re.compile(path), act, counted=name != "admin")
+        def call(name: str, method: str, path: str, handle: Callable[..., Reply]) -> Call:
+            return Call(name, method, re.compile(path), handle, counted=name != "admin")
 
         jobs = r"(?P<job_id>[^/]+)"
         image = r"(?P<image_id>[^/]+)"
@@ -106,12 +138,12 @@ class Api:
                 "/v2/(?P<project>[^/]+)/images/resource_instances/action",
                 self.list_tagged,
             ),
-            call("admin", "GET", "/admin/books", lambda _: Reply(body=self.books.told())),
+            call("admin", "GET", "/admin/books", lambda _: Reply(body=self.state.report())),
             call("admin", "POST", "/admin/faults", self.add_fault),
             call("admin", "DELETE", "/admin/faults", self.clear_faults),
             call("admin", "POST", "/admin/schedule", self.schedule),
             call("admin", "POST", "/admin/settings", self.change),
-            call("admin", "GET", "/admin/tokens", self.good_tokens),
+            call("admin", "GET", "/admin/tokens", self.valid_tokens),
             call("admin", "POST", "/admin/revoke-tokens", self.revoke),
             call("admin", "POST", "/admin/reset", self.reset),
         ]
@@ -128,10 +160,10 @@ class Api:
         try:
             auth = request.json()["auth"]
             if "password" not in auth["identity"]["methods"]:
-                raise iam_error(401, "Only the password method is known here.", "Unauthorized")
+                raise iam_error(401, "Only the password method is supported.", "Unauthorized")
             user = auth["identity"]["password"]["user"]
             project = self._project(auth.get("scope", {}).get("project", {}))
-            token = self.books.log_in(user["name"], user["password"], project)
+            token = self.state.log_in(user["name"], user["password"], project)
         except (KeyError, TypeError, AttributeError) as exc:
             raise Refusal(
                 Reply(
@@ -142,20 +174,20 @@ class Api:
         body = self._token(token, request, catalog="nocatalog" not in request.query)
         return Reply(status=201, body=body, headers={"X-Subject-Token": token.value})
 
-    def _project(self, scope: Mapping[str, Any]) -> Project | None:
+    def _project(self, scope: Mapping[str, object]) -> Project | None:
         return next(
             (
                 project
-                for project in self.books.options.projects
+                for project in self.state.options.projects
                 if scope.get("id") == project.id or scope.get("name") == project.name
             ),
             None,
         )
 
-    def _token(self, token: Token, request: Request, *, catalog: bool) -> dict[str, Any]:
-        options = self.books.options
+    def _token(self, token: Token, request: Request, *, catalog: bool) -> dict[str, object]:
+        options = self.state.options
         domain = {"id": "d0" * 16, "name": options.domain}
-        body: dict[str, Any] = {
+        body: dict[str, object] = {
             "methods": ["password"],
             "issued_at": _micro(token.issued),
             "expires_at": _micro(token.expires),
@@ -171,48 +203,50 @@ class Api:
         return {"token": body}
 
     def verify(self, request: Request) -> Reply:
-        token = self.books.token(request.headers.get("X-Subject-Token"))
+        token = self.state.token(request.headers.get("X-Subject-Token"))
         return Reply(body=self._token(token, request, catalog=True))
 
     def log_out(self, request: Request) -> Reply:
-        token = self.books.token(request.headers.get("X-Subject-Token"))
-        with self.books.lock:
-            del self.books.tokens[token.value]
+        token = self.state.token(request.headers.get("X-Subject-Token"))
+        with self.state.lock:
+            del self.state.tokens[token.value]
         return Reply(status=204)
 
     # --- IMS --------------------------------------------------------------------------------
 
-    def _who(self, request: Request) -> str:
-        return self.books.token(request.headers.get("X-Auth-Token")).project.id
+    def _project_id(self, request: Request) -> str:
+        return self.state.token(request.headers.get("X-Auth-Token")).project.id
 
     def creates(self, variant: Variant) -> Callable[[Request], Reply]:
         def create(request: Request) -> Reply:
-            project = self._who(request)
+            project = self._project_id(request)
             body = check_create(variant, request.json())
-            fail = request.fault.kind if request.fault and request.fault.kind.of_jobs else None
-            return Reply(body={"job_id": self.books.create(project, variant, body, fail)})
+            fault = request.fault if request.fault and request.fault.kind.of_jobs else None
+            return Reply(body={"job_id": self.state.create(project, variant, body, fault)})
 
         return create
 
     def job(self, request: Request, project: str, job_id: str) -> Reply:
-        if self._who(request) != project:
+        if self._project_id(request) != project:
             raise ims_error("IMG.0030", "The project does not match the token.", status=403)
-        job = self.books.job(project, job_id)
-        return Reply(body=self._job(job, percent=self.books.options.show_percent))
+        job = self.state.job(project, job_id)
+        return Reply(body=self._job(job, percent=self.state.options.show_percent))
 
     def job_progress(self, request: Request, job_id: str) -> Reply:
-        return Reply(body=self._job(self.books.job(self._who(request), job_id), percent=True))
+        return Reply(
+            body=self._job(self.state.job(self._project_id(request), job_id), percent=True)
+        )
 
-    def _job(self, job: Job, *, percent: bool) -> dict[str, Any]:
-        now = self.books.now()
+    def _job(self, job: Job, *, percent: bool) -> dict[str, object]:
+        now = self.state.now()
         status, flaw = job.outcome(now)
-        entities: dict[str, Any] = {}
+        entities: dict[str, object] = {}
         if status in ("RUNNING", "SUCCESS"):
-            # The image's id shows long before the job has succeeded.
+            # IMS reports the image id long before the job succeeds.
             entities = {"image_name": job.image_name, "image_id": job.image_id}
         if percent and status in ("RUNNING", "SUCCESS"):
-            entities["process_percent"] = round(job.part_done(now), 2) if status == "RUNNING" else 1
-        body: dict[str, Any] = {
+            entities["process_percent"] = round(job.progress(now), 2) if status == "RUNNING" else 1
+        body: dict[str, object] = {
             "job_id": job.id,
             "job_type": job.type,
             "begin_time": _milli(job.begun),
@@ -223,79 +257,79 @@ class Api:
             "entities": entities,
         }
         if flaw is not None:
-            _tell_flaw(body, job, flaw.code, flaw.message)
+            body |= _failure(job, flaw)
         return body
 
     def image(self, request: Request, image_id: str) -> Reply:
-        image = self.books.image(self._who(request), image_id)
+        image = self.state.image(self._project_id(request), image_id)
         return Reply(body=self._image(image))
 
     def delete(self, request: Request, image_id: str) -> Reply:
-        self.books.delete(self._who(request), image_id)
+        self.state.delete(self._project_id(request), image_id)
         return Reply(status=204)
 
     def list(self, request: Request) -> Reply:
-        project = self._who(request)
-        wanted = request.query
-        if unknown := sorted(set(wanted) - _FILTERS):
+        project = self._project_id(request)
+        query = request.query
+        if unknown := sorted(set(query) - _FILTERS):
             raise ims_error("IMG.0001", f"Unknown query parameter {', '.join(unknown)}.")
-        if wanted.get("owner", project) != project:
+        if query.get("owner", project) != project:
             raise ims_error("IMG.0030", "The owner is another project.")
-        # Private images are listed by owner or type only; anything else lists public ones.
-        private = "owner" in wanted or wanted.get("__imagetype") == "private"
-        with self.books.lock:
+        # IMS lists private images only by owner or type; other queries list public images.
+        private = "owner" in query or query.get("__imagetype") == "private"
+        with self.state.lock:
             images = [
                 image
-                for image in self.books.images.values()
-                if private and image.project == project and self._fits(image, wanted)
+                for image in self.state.images.values()
+                if private and image.project == project and self._matches(image, query)
             ]
         images.sort(key=lambda image: (image.created, image.id), reverse=True)
         ids = [image.id for image in images]
-        start = ids.index(wanted["marker"]) + 1 if wanted.get("marker") in ids else 0
-        limit = int(wanted.get("limit", DEFAULT_LIMIT))
+        start = ids.index(query["marker"]) + 1 if query.get("marker") in ids else 0
+        limit = int(query.get("limit", DEFAULT_LIMIT))
         page = images[start : start + limit]
         return Reply(body={"images": [self._image(image) for image in page]})
 
-    def _fits(self, image: Image, wanted: Mapping[str, str]) -> bool:
-        if not self.books.listed(image):
+    def _matches(self, image: Image, query: Mapping[str, str]) -> bool:
+        if not self.state.listed(image):
             return False
-        key, equals, value = wanted.get("tag", "").partition("=")
+        key, equals, value = query.get("tag", "").partition("=")
         if key and not equals:
             raise ims_error("IMG.0115", "A tag is queried as key=value.")
+        status = image.status(self.state.now())
         return (
-            wanted.get("name", image.name) == image.name
-            and wanted.get("id", image.id) == image.id
-            and wanted.get("status", image.status(self.books.now()))
-            == image.status(self.books.now())
+            query.get("name", image.name) == image.name
+            and query.get("id", image.id) == image.id
+            and query.get("status", status) == status
             and (not key or image.tags.get(key) == value)
-            and _since(image.created, wanted.get("created_at"))
+            and _in_period(image.created, query.get("created_at"))
         )
 
     def list_tagged(self, request: Request, project: str) -> Reply:
-        if self._who(request) != project:
+        if self._project_id(request) != project:
             raise ims_error("IMG.0030", "The project does not match the token.")
-        wanted = {tag["key"]: tag["values"] for tag in request.json().get("tags", [])}
-        with self.books.lock:
-            found = [
+        tags = {tag["key"]: tag["values"] for tag in request.json().get("tags", [])}
+        with self.state.lock:
+            images = [
                 image
-                for image in self.books.images.values()
+                for image in self.state.images.values()
                 if image.project == project
-                and self.books.listed(image)
-                and all(image.tags.get(key) in values for key, values in wanted.items())
+                and self.state.listed(image)
+                and all(image.tags.get(key) in values for key, values in tags.items())
             ]
         resources = [
             {
                 "resource_id": image.id,
                 "resource_name": image.name,
-                "resource_detail": {"status": image.status(self.books.now())},
+                "resource_detail": {"status": image.status(self.state.now())},
                 "tags": [{"key": key, "value": value} for key, value in image.tags.items()],
             }
-            for image in found
+            for image in images
         ]
         return Reply(body={"total_count": len(resources), "resources": resources})
 
-    def _image(self, image: Image) -> dict[str, Any]:
-        now, body = self.books.now(), image.body
+    def _image(self, image: Image) -> dict[str, object]:
+        now, body = self.state.now(), image.body
         iso = body.get("type") == "IsoImage"
         return {
             "id": image.id,
@@ -334,14 +368,14 @@ class Api:
         }
 
     def quota(self, request: Request) -> Reply:
-        project, now = self._who(request), self.books.now()
-        with self.books.lock:
-            used = self.books.kept(project, now)
-        quota = {"type": "image", "used": used, "quota": self.books.options.quota or MOST_IMAGES}
+        project, now = self._project_id(request), self.state.now()
+        with self.state.lock:
+            used = self.state.quota_used(project, now)
+        quota = {"type": "image", "used": used, "quota": self.state.options.quota or MOST_IMAGES}
         return Reply(body={"quotas": {"resources": [quota | {"min": 1, "max": MOST_IMAGES}]}})
 
     def os_versions(self, request: Request) -> Reply:
-        self._who(request)
+        self._project_id(request)
         version = {
             "platform": "Ubuntu",
             "os_version_key": "Ubuntu 18.04 server 64bit",
@@ -354,46 +388,46 @@ class Api:
     # --- admin ------------------------------------------------------------------------------
 
     def add_fault(self, request: Request) -> Reply:
-        with _readable():
-            given = request.json()
-            fault = Fault(**given | {"kind": kind_of(given.get("kind"))})
+        with _admin_errors():
+            body = request.json()
+            fault = Fault(**body | {"kind": parse_kind(body.get("kind"))})
             known = {call.name for call in self.calls if call.counted} | {ANY_CALL}
             if fault.call not in known:
                 names = ", ".join(sorted(known))
                 raise ValueError(f"call: must be one of {names}; given: {fault.call!r}")
-        self.books.faults.add(fault)
+        self.state.faults.add(fault)
         return Reply(status=204)
 
     def clear_faults(self, _request: Request) -> Reply:
-        self.books.faults.clear()
+        self.state.faults.clear()
         return Reply(status=204)
 
     def schedule(self, request: Request) -> Reply:
-        with _readable():
-            self.books.faults.schedule(**request.json())
+        with _admin_errors():
+            self.state.faults.schedule(**request.json())
         return Reply(status=204)
 
     def change(self, request: Request) -> Reply:
-        with _readable():
-            self.books.change(**request.json())
+        with _admin_errors():
+            self.state.change(**request.json())
         return Reply(status=204)
 
-    def good_tokens(self, _request: Request) -> Reply:
-        """For tests that look whether one of them is where it must not be."""
-        with self.books.lock:
-            return Reply(body={"tokens": list(self.books.tokens)})
+    def valid_tokens(self, _request: Request) -> Reply:
+        """For tests that search logs and databases for leaked tokens."""
+        with self.state.lock:
+            return Reply(body={"tokens": list(self.state.tokens)})
 
     def revoke(self, _request: Request) -> Reply:
-        return Reply(body={"revoked": self.books.revoke()})
+        return Reply(body={"revoked": self.state.revoke()})
 
     def reset(self, _request: Request) -> Reply:
-        self.books.reset()
+        self.state.reset()
         return Reply(status=204)
 
 
 @contextmanager
-def _readable() -> Iterator[None]:
-    """Who tells the sandbox something wrong learns what; the cloud's own calls never do this."""
+def _admin_errors() -> Iterator[None]:
+    """Answer 400 with the reason; the simulated IAM and IMS calls never do this."""
     try:
         yield
     except (AttributeError, TypeError, ValueError) as exc:
@@ -401,43 +435,40 @@ def _readable() -> Iterator[None]:
 
 
 def parse_address(address: str) -> tuple[str, dict[str, str]]:
-    """Path and query of a request line."""
+    """Path and query of a request target."""
     parts = urlsplit(address)
     query = parse_qs(parts.query, keep_blank_values=True)
     return parts.path, {name: values[-1] for name, values in query.items()}
 
 
-def _tell_flaw(body: dict[str, Any], job: Job, code: str, message: str) -> None:
-    """A failed job in one of the three shapes; no public sample tells which one OTC uses."""
+def _failure(job: Job, flaw: Flaw) -> dict[str, object]:
+    """A failed job in one of three shapes; no public sample shows which one OTC uses."""
+    name = {"image_name": job.image_name}
     match job.fail_shape:
         case Kind.FAIL_ENTITIES:
-            body["entities"] = {"image_name": job.image_name, "error_code": code, "error": message}
+            return {"entities": {**name, "error_code": flaw.code, "error": flaw.message}}
         case Kind.FAIL_BARE:
-            body |= {"error_code": code, "fail_reason": "", "entities": {}}
+            return {"error_code": flaw.code, "fail_reason": "", "entities": {}}
         case _:
-            body |= {
-                "error_code": code,
-                "fail_reason": message,
-                "entities": {"image_name": job.image_name},
-            }
+            return {"error_code": flaw.code, "fail_reason": flaw.message, "entities": name}
 
 
-def _since(created: float, wanted: str | None) -> bool:
-    if wanted is None:
+def _in_period(created: float, created_at: str | None) -> bool:
+    if created_at is None:
         return True
-    operator, _, when = wanted.partition(":")
+    operator, _, when = created_at.partition(":")
     try:
         at = datetime.fromisoformat(when).timestamp()
     except ValueError as exc:
-        raise ims_error("IMG.0001", "created_at is operator:UTC time.") from exc
-    # Images know their time by the second only.
+        raise ims_error("IMG.0001", "created_at must be OPERATOR:UTC time.") from exc
+    # IMS stores the creation time in whole seconds.
     second = int(created)
     return {"gte": second >= at, "gt": second > at, "lte": second <= at, "lt": second < at}.get(
         operator, False
     )
 
 
-def _version(url: str) -> dict[str, Any]:
+def _version(url: str) -> dict[str, object]:
     return {
         "id": "v3.14",
         "status": "stable",
@@ -447,7 +478,7 @@ def _version(url: str) -> dict[str, Any]:
     }
 
 
-def _service(kind: str, name: str, url: str, region: str) -> dict[str, Any]:
+def _service(kind: str, name: str, url: str, region: str) -> dict[str, object]:
     endpoint = {"id": f"e-{kind}", "interface": "public", "region": region, "region_id": region}
     return {"type": kind, "name": name, "id": f"s-{kind}", "endpoints": [endpoint | {"url": url}]}
 

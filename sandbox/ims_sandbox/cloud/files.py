@@ -1,15 +1,15 @@
-"""Looks at the image file in the bucket, as IMS does, and says what is wrong with it."""
+"""Checks the image file in the bucket as IMS does."""
 
 import re
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import IO, Final
 
-# How much of a file its format and size can be read from.
-_ENOUGH: Final = 4 * 1024 * 1024
+# Format and virtual size can be read from the beginning of a file.
+_HEADER_BYTES: Final = 4 * 1024 * 1024
 _CHUNK: Final = 64 * 1024
 _GIB: Final = 1024**3
 _MAX_FILE: Final = 128 * _GIB
-# What the suffix promises; a file without one of these may be raw.
+# The formats a suffix allows; a file without one of these suffixes may be raw.
 _FORMATS: Final = {
     "qcow2": {"qcow2"}, "qcow": {"qcow", "qcow2"}, "vmdk": {"vmdk"}, "vhd": {"vhd"},
     "vhdx": {"vhdx"}, "vdi": {"vdi"}, "qed": {"qed"}, "iso": {"iso"},
@@ -18,7 +18,7 @@ _FORMATS: Final = {
 
 @dataclass(frozen=True, slots=True)
 class Flaw:
-    """Why the job fails."""
+    """The reason why a job fails."""
 
     code: str
     message: str
@@ -37,7 +37,7 @@ class Bucket:
     """The sandbox's object storage."""
 
     def __init__(self, endpoint: str, access_key: str, secret_key: str) -> None:
-        import boto3  # noqa: PLC0415  # a third of a second, paid only where files are looked at
+        import boto3  # noqa: PLC0415  # a third of a second, needed only to check files
         from botocore.config import Config  # noqa: PLC0415  # as above
 
         self._s3 = boto3.client(
@@ -55,31 +55,31 @@ class Bucket:
         )
 
     def flaw_of(self, image_url: str, min_disk_gib: int) -> Flaw | None:
-        """What is wrong with a file for a disk of that size; None when IMS would take it."""
+        """The flaw of a file for a disk of that size; None if IMS accepts it."""
         from botocore.exceptions import BotoCoreError, ClientError  # noqa: PLC0415  # as above
 
         bucket, _, key = image_url.partition(":")
         try:
-            answer = self._s3.get_object(Bucket=bucket, Key=key)
+            response = self._s3.get_object(Bucket=bucket, Key=key)
         except (ClientError, BotoCoreError):
             return NOT_READABLE
-        return _judge(answer["Body"], key, answer["ContentLength"], min_disk_gib)
+        return _flaw(response["Body"], key, response["ContentLength"], min_disk_gib)
 
 
-def _judge(stream: Any, key: str, size: int, min_disk_gib: int) -> Flaw | None:
+def _flaw(stream: IO[bytes], key: str, size: int, min_disk_gib: int) -> Flaw | None:
     if size == 0:
         return NOT_READABLE
     if size > _MAX_FILE:
         return TOO_LARGE
-    found, virtual_size = _inspect(stream)
+    detected, virtual_size = _inspect(stream)
     suffix = (re.search(r"\.(\w+)$", key.lower()) or ["", ""])[1]
-    if found == "luks":
+    if detected == "luks":
         return UNSUPPORTED
-    if suffix in _FORMATS and found not in _FORMATS[suffix]:
+    if suffix in _FORMATS and detected not in _FORMATS[suffix]:
         return NOT_READABLE
-    disk = size if found in ("raw", "gpt", "iso") else virtual_size
+    disk = size if detected in ("raw", "gpt", "iso") else virtual_size
     if disk > min_disk_gib * _GIB:
-        # Which code OTC gives is documented nowhere; the text names the numbers.
+        # No reference documents the code that OTC uses; the text names the numbers.
         return Flaw(
             "IMG.0055",
             f"The disk in the file ({-(-disk // _GIB)} GB) is larger than min_disk "
@@ -88,15 +88,15 @@ def _judge(stream: Any, key: str, size: int, min_disk_gib: int) -> Flaw | None:
     return None
 
 
-def _inspect(stream: Any) -> tuple[str, int]:
-    """Format and virtual size in bytes of the image that begins here."""
-    from oslo_utils.imageutils import format_inspector  # noqa: PLC0415  # only where files are
+def _inspect(stream: IO[bytes]) -> tuple[str, int]:
+    """Format and virtual size in bytes."""
+    from oslo_utils.imageutils import format_inspector  # noqa: PLC0415  # needed only to check files
 
     wrapper = format_inspector.InspectWrapper(stream)
     read = 0
-    while read < _ENOUGH and (chunk := wrapper.read(_CHUNK)):
+    while read < _HEADER_BYTES and (chunk := wrapper.read(_CHUNK)):
         read += len(chunk)
-    # Decides by what was read; the rest of the file is not fetched.
+    # The inspector decides by what was read; the rest of the file is not fetched.
     wrapper.close()
     try:
         inspector = wrapper.format

@@ -1,11 +1,13 @@
-"""What the sandbox cloud can be told: who may log in, how long jobs take, where the files are."""
+"""Options of the sandbox cloud: logins, job durations, limits and the object storage."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Project:
-    """A project of one user; several make several clouds."""
+    """A project and its only user; each project is one cloud of clouds.yaml."""
 
     id: str
     name: str
@@ -15,7 +17,7 @@ class Project:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CloudOptions:
-    """Times in seconds. Without `s3_endpoint` files are not looked at: every job succeeds."""
+    """Times in seconds. Without `s3_endpoint` files are not checked and every job succeeds."""
 
     host: str = "127.0.0.1"
     port: int = 0
@@ -36,20 +38,29 @@ class CloudOptions:
     lock_seconds: float = 900.0
     max_active: int = 40
     quota: int | None = None
-    """Private images a project may have; None lets it make any number."""
+    """Private images per project; None means no limit."""
     seed: int = 1
     show_percent: bool = True
-    """`process_percent` in jobs; OTC's reference calls it reserved, Huawei's clouds give it."""
+    """`process_percent` in jobs; OTC's reference calls it reserved, Huawei's clouds send it."""
     unique_names: bool = False
-    """Refuse a name that exists (IMG.0009); whether OTC does so is documented nowhere."""
+    """Refuse an existing name (IMG.0009); whether OTC does so is not documented."""
     image_visible_after: float = 0.0
-    """Seconds from the request until its image can be listed; what OTC takes is unknown."""
+    """Seconds from the request until its image is listed; OTC's delay is unknown."""
     leave_killed: bool = True
     """Whether a failed job leaves a `killed` image."""
 
     @property
     def projects(self) -> tuple[Project, ...]:
-        mine = Project(
+        default = Project(
             id=self.project_id, name=self.project, user=self.user, password=self.password
         )
-        return (mine, *self.other_projects)
+        return (default, *self.other_projects)
+
+
+def parse_options(options: Mapping[str, Any]) -> CloudOptions:
+    """CloudOptions from JSON, which has lists instead of tuples."""
+    values: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value for name, value in options.items()
+    }
+    others = tuple(Project(**project) for project in options.get("other_projects", ()))
+    return CloudOptions(**values | {"other_projects": others})

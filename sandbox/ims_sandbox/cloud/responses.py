@@ -1,21 +1,29 @@
-"""The shapes of answers: IMS's, IAM's and the gateway's errors, as their references show them."""
+"""Replies and the error bodies of IMS, IAM and the API gateway, as in their API references."""
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reply:
-    """An answer before it is bytes; a body of bytes is sent as it is."""
+    """A response before serialization; a body of bytes is sent unchanged."""
 
     status: int = 200
-    body: Any = None
+    body: object = None
     headers: Mapping[str, str] = field(default_factory=dict)
+    truncated: bool = False
+    """Half of the body is sent, then the connection closes."""
+
+    @property
+    def content(self) -> bytes:
+        if self.body is None:
+            return b""
+        return self.body if isinstance(self.body, bytes) else json.dumps(self.body).encode()
 
 
 class Refusal(Exception):
-    """The cloud says no; `reply` is how."""
+    """The cloud refuses the request with `reply`."""
 
     def __init__(self, reply: Reply) -> None:
         super().__init__(f"{reply.status}: {reply.body}")
@@ -27,7 +35,7 @@ def ims_error(code: str, message: str, status: int = 400) -> Refusal:
 
 
 def iam_error(status: int, message: str, title: str) -> Refusal:
-    # A number as code: this is what IAM really sends, whatever its reference says.
+    # IAM sends a number as code, although its reference shows a string.
     return Refusal(
         Reply(status=status, body={"error": {"message": message, "code": status, "title": title}})
     )
@@ -46,7 +54,7 @@ def gateway_error(
 
 
 def admin_error(exc: Exception) -> Refusal:
-    """What the sandbox was told cannot be."""
+    """The response to an invalid admin request."""
     return Refusal(Reply(status=400, body={"error": {"message": str(exc)}}))
 
 

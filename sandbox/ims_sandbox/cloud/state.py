@@ -1,4 +1,4 @@
-"""The cloud's own books: tokens, jobs, images, and a count of all that happened."""
+"""The state of the sandbox cloud: tokens, jobs, images and call counters."""
 
 import random
 import secrets
@@ -11,18 +11,17 @@ from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from ims_sandbox.cloud.faults import Faults, Kind
+from ims_sandbox.cloud.faults import Fault, Faults, Kind
 from ims_sandbox.cloud.files import Bucket, Flaw
 from ims_sandbox.cloud.options import CloudOptions, Project
 from ims_sandbox.cloud.responses import iam_error, ims_error, unauthorized
 from ims_sandbox.cloud.validation import Variant, tag_pairs
 
-# Wrong passwords in a row that lock a user.
+# Consecutive wrong passwords that lock a user.
 TRIES: Final = 5
-# A job is INIT for the first part of its time, and a bad file shows early.
-_INIT_PART: Final = 0.1
-_FLAW_PART: Final = 0.3
-FAULTY: Final = Flaw("IMG.0061", "The image could not be created.")
+# Shares of a job's duration: it is INIT at first, and a bad file fails early.
+_INIT_SHARE: Final = 0.1
+_FLAW_SHARE: Final = 0.3
 
 
 @dataclass(slots=True, kw_only=True)
@@ -35,7 +34,7 @@ class Token:
 
 @dataclass(slots=True, kw_only=True)
 class Job:
-    """A job's state is a matter of time alone: nothing runs."""
+    """A job; its status follows from the time alone."""
 
     id: str
     type: str
@@ -50,12 +49,12 @@ class Job:
     polls: int = 0
 
     def outcome(self, now: float) -> tuple[str, Flaw | None]:
-        """Status word and, for FAIL, why."""
+        """The status and, for FAIL, the reason."""
         passed = now - self.begun
         flaw = self.flaw.result() if self.flaw.done() else None
-        if flaw is not None and passed >= self.seconds * _FLAW_PART:
+        if flaw is not None and passed >= self.seconds * _FLAW_SHARE:
             return "FAIL", flaw
-        if passed < self.seconds * _INIT_PART:
+        if passed < self.seconds * _INIT_SHARE:
             return "INIT", None
         if passed < self.seconds or not self.flaw.done():
             return "RUNNING", None
@@ -63,9 +62,9 @@ class Job:
 
     def ended_at(self) -> float:
         flawed = self.flaw.done() and self.flaw.result() is not None
-        return self.begun + self.seconds * (_FLAW_PART if flawed else 1)
+        return self.begun + self.seconds * (_FLAW_SHARE if flawed else 1)
 
-    def part_done(self, now: float) -> float:
+    def progress(self, now: float) -> float:
         return min(max((now - self.begun) / self.seconds, 0.0), 1.0) if self.seconds else 1.0
 
 
@@ -83,13 +82,13 @@ class Image:
     def status(self, now: float) -> str:
         if self.deleted:
             return "deleted"
-        word = "SUCCESS" if self.job is None else self.job.outcome(now)[0]
-        return {"SUCCESS": "active", "FAIL": "killed"}.get(word, "saving")
+        status = "SUCCESS" if self.job is None else self.job.outcome(now)[0]
+        return {"SUCCESS": "active", "FAIL": "killed"}.get(status, "saving")
 
 
 @dataclass
 class CloudState:
-    """Everything under one lock; time comes from outside."""
+    """Tokens, jobs and images under one lock; the clock is injected."""
 
     options: CloudOptions
     now: Callable[[], float]
@@ -107,13 +106,13 @@ class CloudState:
     def __post_init__(self) -> None:
         options = self.options
         self._random = random.Random(options.seed)  # noqa: S311  # durations, no secrets
-        self._looking = ThreadPoolExecutor(4, thread_name_prefix="files")
+        self._file_checks = ThreadPoolExecutor(4, thread_name_prefix="files")
         self._bucket = options.s3_endpoint and Bucket(
             options.s3_endpoint, options.s3_access_key, options.s3_secret_key
         )
 
     def change(self, **options: Any) -> None:
-        """Other options from now on; jobs that run keep their duration."""
+        """Change options; running jobs keep their duration."""
         if "job_seconds" in options:
             options["job_seconds"] = tuple(options["job_seconds"])
         with self.lock:
@@ -149,7 +148,7 @@ class CloudState:
         raise iam_error(401, "The username or password is wrong (IAM.0062).", "Unauthorized")
 
     def token(self, value: str | None) -> Token:
-        """The token, if it is good for a request."""
+        """The token if it is valid; otherwise raises 401."""
         with self.lock:
             token = self.tokens.get(value or "")
         if token is None or token.expires <= self.now():
@@ -157,7 +156,7 @@ class CloudState:
         return token
 
     def revoke(self) -> int:
-        """All tokens die, as after a change of password or rights."""
+        """Revoke all tokens, as after a change of password or rights."""
         with self.lock:
             count = len(self.tokens)
             self.tokens.clear()
@@ -166,9 +165,9 @@ class CloudState:
     # --- IMS --------------------------------------------------------------------------------
 
     def create(
-        self, project: str, variant: Variant, body: dict[str, Any], fail: Kind | None
+        self, project: str, variant: Variant, body: dict[str, Any], fault: Fault | None
     ) -> str:
-        """A job and its image; the file is looked at meanwhile."""
+        """Create a job and its image; a thread checks the file meanwhile."""
         now = self.now()
         tags = tag_pairs(body)
         with self.lock:
@@ -182,8 +181,8 @@ class CloudState:
                 import_id=tags.get("ims-import-id", ""),
                 begun=now,
                 seconds=self._random.uniform(*self.options.job_seconds),
-                flaw=self._look_at(body, fail),
-                fail_shape=fail or Kind.FAIL_TOP,
+                flaw=self._check_file(body, fault),
+                fail_shape=fault.kind if fault else Kind.FAIL_TOP,
             )
             self.jobs[job.id] = job
             self._running.append(job)
@@ -203,7 +202,7 @@ class CloudState:
     def _admit(self, project: str, body: dict[str, Any], now: float) -> None:
         if self.active(project, now) >= self.options.max_active:
             raise ims_error("IMG.0060", "The number of tasks exceeds the flow control limit.")
-        if self.options.quota is not None and self.kept(project, now) >= self.options.quota:
+        if self.options.quota is not None and self.quota_used(project, now) >= self.options.quota:
             raise ims_error("IMG.0015", "The private image quota is used up.")
         if self.options.unique_names and any(
             image.project == project
@@ -213,22 +212,24 @@ class CloudState:
         ):
             raise ims_error("IMG.0009", "The image name already exists.")
 
-    def kept(self, project: str, now: float) -> int:
-        """The project's images that count against its quota."""
+    def quota_used(self, project: str, now: float) -> int:
+        """The number of the project's images that count against its quota."""
         return sum(
             image.project == project and image.status(now) == "active"
             for image in self.images.values()
         )
 
-    def _look_at(self, body: dict[str, Any], fail: Kind | None) -> "Future[Flaw | None]":
-        if fail is None and self._bucket:
-            return self._looking.submit(self._bucket.flaw_of, body["image_url"], body["min_disk"])
+    def _check_file(self, body: dict[str, Any], fault: Fault | None) -> "Future[Flaw | None]":
+        if fault is None and self._bucket:
+            return self._file_checks.submit(
+                self._bucket.flaw_of, body["image_url"], body["min_disk"]
+            )
         decided: Future[Flaw | None] = Future()
-        decided.set_result(FAULTY if fail else None)
+        decided.set_result(Flaw(fault.code, fault.message) if fault else None)
         return decided
 
     def active(self, project: str, now: float) -> int:
-        # Ended jobs are dropped here: thousands of them would make each create slower.
+        # Drop ended jobs here: thousands of them would make each create slower.
         self._running = [job for job in self._running if job.outcome(now)[0] in ("INIT", "RUNNING")]
         return sum(job.project == project for job in self._running)
 
@@ -260,10 +261,10 @@ class CloudState:
             raise ims_error("IMG.0090", "The image being created cannot be deleted.")
         image.deleted = True
 
-    # --- for whoever asks what happened -----------------------------------------------------
+    # --- reports ----------------------------------------------------------------------------
 
-    def told(self) -> dict[str, Any]:
-        """All that happened, as JSON: see `GET /admin/books`."""
+    def report(self) -> dict[str, object]:
+        """The response of `GET /admin/books`."""
         now = self.now()
         with self.lock:
             return {
@@ -271,9 +272,9 @@ class CloudState:
                 "refused_logins": self.calls["refused_logins"],
                 "creates": self.calls["creates"],
                 "calls": dict(self.calls),
-                "faults": dict(self.faults.happened),
+                "faults": dict(self.faults.occurred),
                 "peak_active": dict(self.peak),
-                "jobs": [self._job_told(job, now) for job in self.jobs.values()],
+                "jobs": [self._job_report(job, now) for job in self.jobs.values()],
                 "images": [
                     {
                         "id": image.id,
@@ -287,7 +288,7 @@ class CloudState:
                 "options": _public(self.options),
             }
 
-    def _job_told(self, job: Job, now: float) -> dict[str, Any]:
+    def _job_report(self, job: Job, now: float) -> dict[str, object]:
         status, _ = job.outcome(now)
         return {
             "id": job.id,
@@ -300,17 +301,17 @@ class CloudState:
         }
 
     def reset(self) -> None:
-        """Empty books; tokens stay good."""
+        """Remove all jobs, images, counters and faults; tokens stay valid."""
         with self.lock:
             self._running.clear()
-            for book in (self.jobs, self.images, self.calls, self.peak, self.faults.happened):
-                book.clear()
+            for part in (self.jobs, self.images, self.calls, self.peak, self.faults.occurred):
+                part.clear()
             self.faults.clear()
 
     def close(self) -> None:
-        self._looking.shutdown(wait=False, cancel_futures=True)
+        self._file_checks.shutdown(wait=False, cancel_futures=True)
 
 
-def _public(options: CloudOptions) -> dict[str, Any]:
+def _public(options: CloudOptions) -> dict[str, object]:
     secret = {"password", "s3_secret_key", "other_projects"}
     return {name: value for name, value in asdict(options).items() if name not in secret}

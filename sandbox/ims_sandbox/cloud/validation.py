@@ -1,4 +1,4 @@
-"""What IMS refuses in a create request: the strict side of the API reference."""
+"""Validates create requests as strictly as the IMS API reference allows."""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -20,7 +20,7 @@ MAX_DATA_IMAGES: Final = 3
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Variant:
-    """One URL that makes an image from a file."""
+    """One URL that creates an image from a file."""
 
     path: str
     job_type: str
@@ -50,13 +50,12 @@ QUICK: Final = Variant(
 )
 
 
-def check_create(variant: Variant, body: Any) -> dict[str, Any]:
-    """The body, if IMS would take it; otherwise raises a Refusal with IMS's code."""
+def check_create(variant: Variant, body: object) -> dict[str, Any]:
+    """The body if IMS accepts it; otherwise raises a Refusal with IMS's code."""
     if not isinstance(body, dict) or not body:
         raise ims_error("IMG.0007", "The request body is empty or invalid.")
     if unknown := sorted(set(body) - variant.fields):
-        # Strict on purpose: whether OTC ignores or refuses them is unknown, so nothing may rely
-        # on either.
+        # It is unknown whether OTC ignores or refuses unknown fields, so clients must not send any.
         raise ims_error("IMG.0001", f"Invalid request body: unknown {', '.join(unknown)}.")
     data_disk = variant is DATA or body.get("type") == "DataImage"
     _check_name(body.get("name"))
@@ -71,16 +70,16 @@ def check_create(variant: Variant, body: Any) -> dict[str, Any]:
     return body
 
 
-def _check_name(name: Any) -> None:
+def _check_name(name: object) -> None:
     if not isinstance(name, str) or not name:
         raise ims_error("IMG.0013", "The image name is missing.")
-    if len(name) > 128:  # noqa: PLR2004  # the reference's own number
+    if len(name) > 128:  # noqa: PLR2004  # the limit of the reference
         raise ims_error("IMG.0002", "The image name is longer than 128 characters.")
     if not _NAME.fullmatch(name) or name != name.strip(" "):
         raise ims_error("IMG.0003", "The image name is in an incorrect format.")
 
 
-def _check_description(text: Any) -> None:
+def _check_description(text: object) -> None:
     if text is None:
         return
     if not isinstance(text, str) or re.search(r"[\r\n<>]", text):
@@ -89,15 +88,16 @@ def _check_description(text: Any) -> None:
         raise ims_error("IMG.0004", "The image description is too long.")
 
 
-def _check_url(url: Any) -> None:
-    bucket, _, key = url.partition(":") if isinstance(url, str) else ("", "", "")
+def _check_url(url: object) -> None:
+    text = url if isinstance(url, str) else ""
+    bucket, _, key = text.partition(":")
     if not bucket or not key:
         raise ims_error("IMG.0017", "The image file address is in an incorrect format.")
-    if re.search(r"\s", url):
-        raise ims_error("IMG.0175", "The image file address must not hold spaces.")
+    if re.search(r"\s", text):
+        raise ims_error("IMG.0175", "The image file address must not contain spaces.")
 
 
-def _check_min_disk(size: Any, most: int) -> None:
+def _check_min_disk(size: object, most: int) -> None:
     if not isinstance(size, int) or isinstance(size, bool) or not 1 <= size <= most:
         raise ims_error("IMG.0055", f"The disk size must be a number from 1 to {most}.")
 
@@ -114,7 +114,7 @@ def _check_tags(body: Mapping[str, Any]) -> None:
 
 
 def tag_pairs(body: Mapping[str, Any]) -> dict[str, str]:
-    """Tags of either form; `tags` are written `key.value`, `image_tags` are objects."""
+    """Tags of both forms; `tags` are written `key.value`, `image_tags` are objects."""
     try:
         written = [str(tag).split(".", 1) for tag in body.get("tags", [])]
         objects = [(tag["key"], tag["value"]) for tag in body.get("image_tags", [])]
