@@ -25,6 +25,7 @@ from pydantic import (
 )
 
 from ims_config.names import IMPORT_ID_TAG
+from ims_config.validation import FieldError, InvalidInput, field_errors, shown
 from ims_config.webhooks import LONGEST_URL as LONGEST_WEBHOOK_URL
 from ims_config.webhooks import URL_PATTERN as WEBHOOK_URL_PATTERN
 from ims_config.webhooks import check_url as check_webhook_url
@@ -32,8 +33,6 @@ from ims_config.webhooks import check_url as check_webhook_url
 # IMS takes ten tags an image; one of them is ours (IMPORT_ID_TAG).
 MAX_TAGS: Final = 9
 MAX_DATA_IMAGES: Final = 3
-# How much of a wrong value an error message repeats, in characters.
-SHOWN: Final = 80
 # OTC's console asks for 40 GB although the API takes 1: worth a word, not a refusal.
 USUAL_MIN_DISK_GIB: Final = 40
 
@@ -72,13 +71,8 @@ class Priority(StrEnum):
         return {"low": -1, "normal": 0, "high": 1}[self.value]
 
 
-class InvalidRequest(ValueError):
-    """The request breaks rules of IMS; `problems` has one `field: what was given, what is allowed`
-    for each. Its only argument is plain text, so that it survives Celery's JSON."""
-
-    @property
-    def problems(self) -> list[str]:
-        return str(self).splitlines()
+class InvalidRequest(InvalidInput):
+    """The request breaks rules of IMS."""
 
 
 def _image_name(value: str) -> str:
@@ -288,9 +282,13 @@ class ImportRequest(Strict):
 
     @model_validator(mode="after")
     def check_together(self) -> Self:
-        broken = [(field, rule) for field, rule, holds in self._rules() if not holds]
+        broken = [
+            FieldError(field, rule, shown(getattr(self, field)))
+            for field, rule, holds in self._rules()
+            if not holds
+        ]
         if broken:
-            raise RulesBroken(broken, self)
+            raise InvalidInput(*broken)
         return self
 
     def _rules(self) -> Iterable[tuple[str, str, bool]]:
@@ -390,65 +388,26 @@ NOT_FOR: Final[Mapping[Kind, tuple[str, ...]]] = {
 }  # fmt: skip
 
 
-class RulesBroken(ValueError):
-    """Rules over several fields that a request breaks; `parse_request` words them."""
+def parse_request(raw: Mapping[str, object], *, strict: bool = False) -> ImportRequest:
+    """Check a request from a user or another system. Raises InvalidRequest.
 
-    def __init__(self, broken: list[tuple[str, str]], request: ImportRequest) -> None:
-        super().__init__("; ".join(f"{field} {rule}" for field, rule in broken))
-        self.problems = [
-            f"{field}: {rule}; given: {getattr(request, field)!r}" for field, rule in broken
-        ]
-
-
-def parse_request(given: Mapping[str, Any], *, strict: bool = False) -> ImportRequest:
-    """Check a request as it came from a user or another system.
-
-    `strict` takes numbers and booleans only as such, as a JSON Schema promises; otherwise "40" is
-    40, as a command line or a YAML file has it.
-
-    Raises InvalidRequest naming each field, what was given and what is allowed.
+    `strict` accepts numbers and booleans only as such, like a JSON Schema; otherwise "40" counts
+    as 40, because command lines and YAML files hold text.
     """
-    if not isinstance(given, Mapping):
-        raise InvalidRequest(f"request: must be an object; given: {type(given).__name__}")
+    if not isinstance(raw, Mapping):
+        raise InvalidRequest(FieldError("request", "must be an object", type(raw).__name__))
     try:
         if strict:
             # Strict in the sense of JSON, where an enum is a string and a tuple a list.
-            return ImportRequest.model_validate_json(json.dumps(given), strict=True)
-        return ImportRequest.model_validate(dict(given))
+            return ImportRequest.model_validate_json(json.dumps(raw), strict=True)
+        return ImportRequest.model_validate(dict(raw))
     except ValidationError as exc:
-        raise InvalidRequest("\n".join(_problems(exc))) from None
+        raise InvalidRequest(*field_errors(exc)) from None
 
 
 def parse_webhook_url(url: str) -> str:
-    """The address as it was given. Raises InvalidRequest naming the rule that it breaks."""
+    """The address, unchanged. Raises InvalidRequest if it breaks a rule."""
     try:
         return check_webhook_url(url)
     except ValueError as exc:
-        raise InvalidRequest(f"url: {exc}; given: {url!r}") from None
-
-
-def _problems(exc: ValidationError) -> Iterable[str]:
-    for error in exc.errors(include_url=False):
-        cause = (error.get("ctx") or {}).get("error")
-        if isinstance(cause, RulesBroken):
-            yield from cause.problems
-            continue
-        field = (
-            ".".join(str(part) for part in error["loc"]).encode("unicode_escape").decode()
-            or "request"
-        )
-        match error["type"]:
-            case "missing":
-                yield f"{field}: is mandatory"
-            case "extra_forbidden":
-                yield f"{field}: no such parameter; given: {_short(error['input'])}"
-            case "value_error":
-                yield f"{field}: {cause}; given: {_short(error['input'])}"
-            case _:
-                rule = error["msg"].replace("Input should be", "must be")
-                yield f"{field}: {rule}; given: {_short(error['input'])}"
-
-
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= SHOWN else f"{text[:SHOWN]}…"
+        raise InvalidRequest(FieldError("url", str(exc), shown(url))) from None

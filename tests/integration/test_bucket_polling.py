@@ -189,7 +189,7 @@ def test_doctor_says_how_the_rules_stand(bucket: WatchedBucket) -> None:
 
     assert "images:plain/*.qcow2 can be listed" in good
     assert "NoSuchBucket" in away
-    assert "rules.0.bucket: Field required" in wrong
+    assert "rules.0.bucket: is mandatory" in wrong
 
 
 def test_objects_that_are_overwritten_and_deleted_while_listed_are_imported_once_each(

@@ -56,9 +56,9 @@ def test_the_page_about_watching_tells_of_every_field() -> None:
 @pytest.mark.parametrize(
     ("differences", "said"),
     [
-        ({"bucket": None}, "rules.0.bucket: Field required"),
-        ({"name": "a b"}, "rules.0.name: String should match pattern"),
-        ({"sufix": ".iso"}, "rules.0.sufix: Extra inputs are not permitted"),
+        ({"bucket": None}, "rules.0.bucket: is mandatory"),
+        ({"name": "a b"}, "rules.0.name: must match pattern"),
+        ({"sufix": ".iso"}, "rules.0.sufix: unknown field"),
         ({"image_name": "{name}"}, "image_name: may hold {stem}, {date}, {etag}, {rule}"),
         ({"image_name": "{stem.__class__}"}, "not {stem.__class__}"),
         ({"image_name": "{stem:>9}"}, "may hold {stem}"),

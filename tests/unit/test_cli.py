@@ -190,7 +190,7 @@ def test_invalid_input_names_field_value_and_rule_and_records_nothing(
     code, out, err = ims("submit", "images:a.qcow2", "--name", "a", "--min-disk", "2000")
 
     assert (code, out) == (2, "")
-    assert err == ("ims-import: min_disk: must be 1 to 1024 GB for a system image; given: 2000\n")
+    assert err == ("ims-import: min_disk: must be 1 to 1024 GB for a system image; got 2000\n")
     assert not (tmp_path / "ledger.db").exists()
 
 

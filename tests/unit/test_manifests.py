@@ -79,15 +79,15 @@ def test_a_value_that_looks_like_a_date_stays_text() -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("- a", "manifest: must be an object; given: list"),
-        ("version: 2\nimages: [{}]", "version: must be 1; given: 2"),
+        ("- a", "manifest: must be an object; got list"),
+        ("version: 2\nimages: [{}]", "version: must be 1; got 2"),
         ("version: 1", "images: is mandatory"),
-        ("version: 1\nimages: []", "images: List should have at least 1 item"),
+        ("version: 1\nimages: []", "images: must have at least 1 item"),
         ("version: 1\nimage: []\nimages: [{}]", "image: unknown field; valid: version, name"),
         ("version: 1\nversion: 1", "line 2, column 1: key 'version' is there twice"),
         ("version: 1\n\timages: []", "line 2, column 1: "),
         ("a: *b", "line 1, column 4: found undefined alias"),
-        ("version: 1\nname: a b\nimages: [{}]", "name: String should match"),
+        ("version: 1\nname: a b\nimages: [{}]", "name: must match"),
         ("version: 1\nimages: [{}]", "images[0]: name: is mandatory"),
         (
             "version: 1\nimages: [{name: a, image_url: 'i:a', min_disk: 0}]",
@@ -95,11 +95,11 @@ def test_a_value_that_looks_like_a_date_stays_text() -> None:
         ),
         (
             "version: 1\nimages: [{name: a, matrix: [x]}]",
-            "images[0] 'a': matrix: must be an object of lists, e.g. cloud: [a, b]; given: list",
+            "images[0] 'a': matrix: must be an object of lists, e.g. cloud: [a, b]; got list",
         ),
         (
             "version: 1\nimages: [{name: a, matrix: {cloud: x}}]",
-            "images[0] 'a': matrix: cloud must be a non-empty list; given: 'x'",
+            "images[0] 'a': matrix: cloud must be a non-empty list; got 'x'",
         ),
     ],
 )

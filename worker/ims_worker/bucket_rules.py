@@ -13,6 +13,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 
 from ims_config.import_request import ImportRequest, InvalidRequest, Strict, parse_request
 from ims_config.strict_yaml import InvalidYaml, parse_yaml
+from ims_config.validation import FieldError, InvalidInput, field_errors
 
 KEY_PREFIX: Final = "watch/"
 # What an image's name may be made of.
@@ -23,8 +24,8 @@ _LONGEST_NAME: Final = 128
 _SOME_TIME: Final = datetime(2026, 1, 1, tzinfo=UTC)
 
 
-class InvalidRules(ValueError):
-    """The file of rules cannot be used; a line for each thing that is wrong."""
+class InvalidRules(InvalidInput):
+    """The file of bucket rules breaks rules itself."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -155,18 +156,11 @@ def parse_rules(text: str) -> Rules:
     except InvalidYaml as exc:
         raise InvalidRules(str(exc)) from None
     if not isinstance(given, Mapping):
-        raise InvalidRules(f"rules: must be an object; given: {type(given).__name__}")
+        raise InvalidRules(FieldError("rules", "must be an object", type(given).__name__))
     try:
         return Rules.model_validate(given)
     except ValidationError as exc:
-        raise InvalidRules("\n".join(_problems(exc))) from None
-
-
-def _problems(exc: ValidationError) -> Iterator[str]:
-    for error in exc.errors(include_url=False):
-        field = ".".join(str(part) for part in error["loc"])
-        rule = error["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
-        yield f"{field}: {rule}"
+        raise InvalidRules(*field_errors(exc, root="rules")) from None
 
 
 def whole_objects(

@@ -17,6 +17,7 @@ from ims_config import names
 from ims_config.import_request import InvalidRequest, parse_request
 from ims_config.records import ImportRecord, ImportResult, State, WaitsFor
 from ims_config.signatures import ImportRef, import_flow, ref_to
+from ims_config.validation import FieldError
 from ims_ledger.errors import LedgerUnavailable, NoSuchImport
 from ims_worker import bootstrap
 from ims_worker.adapters.redis.leases import Lease
@@ -85,8 +86,11 @@ def _import_image(app: Celery, poll: Any) -> Callable[..., Any]:
         """Record a request that came as a message; its import has this task's id."""
         if not _TAG_VALUE.fullmatch(self.request.id):
             raise InvalidRequest(
-                "task_id: must be 1 to 43 letters, digits, '_' or '-' (it becomes an image tag); "
-                f"given: {self.request.id!r}"
+                FieldError(
+                    "task_id",
+                    "must be 1 to 43 letters, digits, '_' or '-' (it becomes an image tag)",
+                    repr(self.request.id),
+                )
             )
         wanted = parse_request(request)
         services = bootstrap.services()

@@ -14,6 +14,7 @@ from starlette.middleware.body_limit import RequestBodyLimitMiddleware
 from starlette.routing import compile_path
 
 from ims_config.import_request import InvalidRequest
+from ims_config.validation import field_errors
 from ims_ledger import (
     ConcurrentTransition,
     InvalidState,
@@ -46,7 +47,7 @@ class FieldError(BaseModel):
     """What is wrong with one field of the request."""
 
     field: str = Field(examples=["min_disk"])
-    detail: str = Field(examples=["must be 1 to 1024 GB for a system image; given: 0"])
+    detail: str = Field(examples=["must be 1 to 1024 GB for a system image; got 0"])
 
 
 class Problem(BaseModel):
@@ -86,17 +87,11 @@ class Refusal(Exception):
         )
 
 
-def field_errors(exc: InvalidRequest) -> list[FieldError]:
-    """Its lines are `field: what is wrong`."""
-    pairs = (line.partition(": ") for line in exc.problems)
-    return [FieldError(field=field, detail=detail) for field, _, detail in pairs]
-
-
 def broken_rules(exc: InvalidRequest) -> Refusal:
     return Refusal(
         HTTPStatus.UNPROCESSABLE_ENTITY,
         "the request breaks rules of IMS; nothing was recorded",
-        errors=field_errors(exc),
+        errors=[FieldError(field=error.field, detail=error.detail) for error in exc.errors],
     )
 
 
@@ -198,13 +193,9 @@ def _unreadable(exc: RequestValidationError) -> Refusal:
         errors = [FieldError(field="body", detail=f"is no JSON: {why}")]
         return Refusal(HTTPStatus.BAD_REQUEST, "the body must be JSON", errors=errors)
     errors = [
-        FieldError(
-            field=".".join(str(part) for part in error["loc"][1:]) or str(error["loc"][0]),
-            detail=str(error["msg"])
-            .replace("Input should be", "must be")
-            .removeprefix("Value error, "),
-        )
-        for error in exc.errors()
+        # Paths begin with the part of the request that holds the field: query, body, path.
+        FieldError(field=error.field.partition(".")[2] or error.field, detail=error.rule)
+        for error in field_errors(exc, show_values=False)
     ]
     return Refusal(
         HTTPStatus.UNPROCESSABLE_ENTITY, "the request breaks rules of the API", errors=errors

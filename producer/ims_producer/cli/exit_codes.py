@@ -103,8 +103,8 @@ def _stop_for(exc: Exception) -> None:
 
 def _invalid_settings(exc: "ValidationError") -> Iterator[str]:
     from ims_config.settings import PREFIX
+    from ims_config.validation import field_errors
 
     # Values are left out: a setting may be a password.
-    for error in exc.errors(include_url=False, include_input=False, include_context=False):
-        name = ".".join(str(part) for part in error["loc"]).upper()
-        yield f"setting {PREFIX}{name}: {error['msg'].replace('Input should be', 'must be')}"
+    for error in field_errors(exc, show_values=False):
+        yield f"setting {PREFIX}{error.field.upper()}: {error.rule}"

@@ -10,6 +10,7 @@ from pydantic import ConfigDict, Field, JsonValue, ValidationError
 
 from ims_config.import_request import ImportRequest, InvalidRequest, Strict, parse_request
 from ims_config.strict_yaml import InvalidYaml, parse_yaml
+from ims_config.validation import FieldError, InvalidInput, field_errors
 
 # A matrix multiplies quickly; no project has room for more images.
 MAX_IMAGES: Final = 10_000
@@ -19,12 +20,8 @@ Fields = dict[str, object]
 """Fields of a request before validation."""
 
 
-class InvalidManifest(ValueError):
+class InvalidManifest(InvalidInput):
     """A manifest breaks rules; each line of `problems` starts with the place."""
-
-    def __init__(self, problems: Sequence[str]) -> None:
-        super().__init__("\n".join(problems))
-        self.problems = list(problems)
 
 
 class Manifest(Strict):
@@ -53,13 +50,15 @@ def parse_manifest(text: str) -> Manifest:
     try:
         raw: object = parse_yaml(text)
     except InvalidYaml as exc:
-        raise InvalidManifest([str(exc)]) from None
+        raise InvalidManifest(str(exc)) from None
     if not isinstance(raw, Mapping):
-        raise InvalidManifest([f"manifest: must be an object; given: {type(raw).__name__}"])
+        raise InvalidManifest(FieldError("manifest", "must be an object", type(raw).__name__))
     try:
         return Manifest.model_validate(raw)
     except ValidationError as exc:
-        raise InvalidManifest(list(_problems(exc))) from None
+        raise InvalidManifest(
+            *field_errors(exc, root="manifest", known=Manifest.model_fields)
+        ) from None
 
 
 def requests_of(manifest: Manifest) -> list[ImportRequest]:
@@ -73,7 +72,7 @@ def requests_of(manifest: Manifest) -> list[ImportRequest]:
             problems += [f"{place}: {problem}" for problem in exc.problems]
     problems += _duplicates(requests)
     if problems:
-        raise InvalidManifest(problems)
+        raise InvalidManifest(*problems)
     return requests
 
 
@@ -108,11 +107,11 @@ def _combinations(matrix: object) -> Iterator[Fields]:
     """One set of fields for each combination of values. Raises ValueError with the rule."""
     if not isinstance(matrix, Mapping):
         raise ValueError(  # noqa: TRY004  # caught as a broken rule
-            f"must be an object of lists, e.g. cloud: [a, b]; given: {type(matrix).__name__}"
+            f"must be an object of lists, e.g. cloud: [a, b]; got {type(matrix).__name__}"
         )
     for field, values in matrix.items():
         if not isinstance(values, list) or not values:
-            raise ValueError(f"{field} must be a non-empty list; given: {values!r}")
+            raise ValueError(f"{field} must be a non-empty list; got {values!r}")
     return (
         dict(zip(matrix, values, strict=True)) for values in itertools.product(*matrix.values())
     )
@@ -125,19 +124,6 @@ def _duplicates(requests: Sequence[ImportRequest]) -> Iterator[str]:
         if count > 1:
             where = f"cloud {cloud}" if cloud else "the default cloud"
             yield f"images: {name!r} occurs {count} times for {where}; names must be unique"
-
-
-def _problems(exc: ValidationError) -> Iterator[str]:
-    for error in exc.errors(include_url=False):
-        field = ".".join(str(part) for part in error["loc"]) or "manifest"
-        rule = error["msg"].replace("Input should be", "must be")
-        match error["type"]:
-            case "missing":
-                yield f"{field}: is mandatory"
-            case "extra_forbidden":
-                yield f"{field}: unknown field; valid: {', '.join(Manifest.model_fields)}"
-            case _:
-                yield f"{field}: {rule}; given: {error['input']!r:.80}"
 
 
 def json_schema() -> dict[str, JsonValue]:
