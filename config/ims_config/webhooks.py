@@ -3,11 +3,15 @@
 import base64
 import hashlib
 import hmac
+import json
 import re
 from collections.abc import Iterable
+from datetime import datetime
 from enum import StrEnum
 from typing import Final
 from urllib.parse import urlsplit, urlunsplit
+
+from ims_config.records import ImportResult, State
 
 LONGEST_URL: Final = 2048
 # Receivers learn of progress in steps of so many percent.
@@ -29,6 +33,41 @@ class WebhookEvent(StrEnum):
     FAILED = "import.failed"
     CANCELED = "import.canceled"
     UNCERTAIN = "import.uncertain"
+
+
+_EVENT_OF_STATE: Final = {
+    State.RUNNING: WebhookEvent.SUBMITTED,
+    State.UNCERTAIN: WebhookEvent.UNCERTAIN,
+    State.SUCCEEDED: WebhookEvent.SUCCEEDED,
+    State.FAILED: WebhookEvent.FAILED,
+    State.CANCELED: WebhookEvent.CANCELED,
+}
+
+
+def webhook_event_for(kind: str, to: State | None, *, new_job: bool) -> WebhookEvent | None:
+    """The webhook event of a ledger event of this kind, or of a transition to this state."""
+    if kind == "overdue":
+        return WebhookEvent.OVERDUE
+    if to is State.RUNNING and not new_job:
+        # Tracking of a known job resumes: receivers already got SUBMITTED.
+        return None
+    return None if to is None else _EVENT_OF_STATE.get(to)
+
+
+def cloud_event(message_id: str, event: WebhookEvent, record: ImportResult, at: datetime) -> str:
+    """The body of a webhook: CloudEvents 1.0, JSON format, structured mode."""
+    return json.dumps(
+        {
+            "specversion": "1.0",
+            "id": message_id,
+            "source": "/ims-import",
+            "type": event.value,
+            "subject": record.id,
+            "time": at.isoformat().replace("+00:00", "Z"),
+            "datacontenttype": "application/json",
+            "data": record.model_dump(mode="json"),
+        }
+    )
 
 
 def progress_steps(percent: float | None) -> int:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Collection
 from datetime import datetime
-from typing import Any, Final
+from typing import Any, Final, Unpack
 from uuid import uuid4
 
 from sqlalchemy import ColumnElement, Connection, Engine, delete, func, insert, select, update
@@ -10,6 +10,7 @@ from sqlalchemy.exc import IntegrityError
 
 from ims_config.import_request import ADOPTED_URL, ImportRequest, parse_request
 from ims_config.records import TERMINAL, Event, ImportRecord, ImportResult, State, WaitsFor
+from ims_ledger.changes import Changes
 from ims_ledger.database import transaction
 from ims_ledger.errors import KeyConflict
 from ims_ledger.events import append
@@ -118,9 +119,9 @@ class Imports:
         to: State,
         *,
         reason: str | None = None,
-        **facts: str,
+        **changes: Unpack[Changes],
     ) -> None:
-        append(db, record, "transition", at=self._now(), to=to, reason=reason, facts=facts)
+        append(db, record, "transition", at=self._now(), to=to, reason=reason, changes=changes)
 
     def prune(self, *, before: datetime, only_count: bool = False) -> int:
         """Delete imports that ended, and were reported, before this time; returns how many.

@@ -4,7 +4,6 @@ A delivery is claimed for a message, and only the newest claim counts. Of one im
 told in order: what is next waits until the one before was taken or given up.
 """
 
-import json
 from collections import Counter
 from collections.abc import Callable, Collection
 from datetime import datetime, timedelta
@@ -16,7 +15,7 @@ from pydantic import AwareDatetime
 from sqlalchemy import Connection, Engine, Table, func, insert, or_, select, update
 
 from ims_config.records import Frozen, ImportResult
-from ims_config.webhooks import WebhookEvent, endpoint_of
+from ims_config.webhooks import WebhookEvent, cloud_event, endpoint_of
 from ims_ledger.database import transaction
 from ims_ledger.errors import NoSuchDelivery
 from ims_ledger.tables import DeliveryRow, ImportRow
@@ -216,7 +215,7 @@ def enqueue(
                 event=event.value,
                 url=url,
                 endpoint=endpoint_of(url),
-                body=_cloud_event(delivery_id, event, record, at),
+                body=cloud_event(delivery_id, event, record, at),
                 state=DeliveryState.PENDING.value,
                 generation=0,
                 attempts=0,
@@ -224,22 +223,6 @@ def enqueue(
                 next_at=at,
             )
         )
-
-
-def _cloud_event(delivery_id: str, event: WebhookEvent, record: ImportResult, at: datetime) -> str:
-    """CloudEvents 1.0, JSON format, structured mode."""
-    return json.dumps(
-        {
-            "specversion": "1.0",
-            "id": delivery_id,
-            "source": "/ims-import",
-            "type": event.value,
-            "subject": record.id,
-            "time": at.isoformat().replace("+00:00", "Z"),
-            "datacontenttype": "application/json",
-            "data": record.model_dump(mode="json"),
-        }
-    )
 
 
 def _held(claim: Claim) -> tuple[Any, ...]:

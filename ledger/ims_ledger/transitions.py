@@ -3,16 +3,17 @@
 from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from datetime import datetime
-from typing import Any, Final
+from typing import Final, Unpack
 
 from sqlalchemy import ColumnElement, Connection, Engine, Select, func, select, update
 
 from ims_config.records import TERMINAL, ImportRecord, ImportResult, Progress, State, WaitsFor
 from ims_config.webhooks import WebhookEvent, progress_steps
 from ims_ledger import outbox
+from ims_ledger.changes import Changes, as_columns
 from ims_ledger.database import transaction
 from ims_ledger.errors import ConcurrentTransition, IllegalTransition, InvalidState
-from ims_ledger.events import append, plain, receivers
+from ims_ledger.events import append, receivers
 from ims_ledger.rows import imports, read
 
 _S = State
@@ -71,13 +72,12 @@ class Transitions:
         from_state: State | Collection[State],
         to: State,
         version: int | None = None,
-        **facts: Any,
+        reason: str | None = None,
+        **changes: Unpack[Changes],
     ) -> ImportResult:
         """Move an import that is in `from_state` (and has this version) and append the event.
 
-        Facts: reason (cleared unless present), project, job_id, image_id, error, image,
-        submitted_at, finished_at, attempts, polls, overdue. Raises ConcurrentTransition,
-        IllegalTransition, NoSuchImport.
+        Raises ConcurrentTransition, IllegalTransition, NoSuchImport.
         """
         states = {from_state} if isinstance(from_state, State) else set(from_state)
 
@@ -85,7 +85,7 @@ class Transitions:
             current = read(db, import_id)
             if current.state not in states or version not in (None, current.version):
                 raise ConcurrentTransition(current)
-            return self._move(db, current, to, facts)
+            return self._move(db, current, to, reason, changes)
 
         return self._unless_overtaken(step)
 
@@ -122,18 +122,19 @@ class Transitions:
                 raise ConcurrentTransition(current)
             active = int(db.execute(_count_active(project)).scalar_one())
             ahead = int(db.execute(_count_ahead(current, project)).scalar_one())
-            facts: dict[str, Any] = {"project": project, "error": None}
             if active + ahead < limit:
-                facts |= {"attempts": current.attempts + 1, "attempted_at": self._now()}
-                return self._move(db, current, State.SUBMITTING, facts)
+                return self._move(db, current, State.SUBMITTING, None, {
+                    "project": project, "error": None,
+                    "attempts": current.attempts + 1, "attempted_at": self._now(),
+                })  # fmt: skip
             reason = why(active, ahead + 1)
             if (current.waits_for, current.project) == (WaitsFor.SLOT, project):
                 # Moving up in line is no event: in a long line such events would be too many.
                 mine = imports.c.id == import_id
                 db.execute(update(imports).where(mine).values(reason=reason))
                 return read(db, import_id)
-            facts |= {"reason": reason, "waits_for": WaitsFor.SLOT}
-            return self._move(db, current, State.WAITING, facts)
+            changes: Changes = {"project": project, "error": None, "waits_for": WaitsFor.SLOT}
+            return self._move(db, current, State.WAITING, reason, changes)
 
     def next_in_line(self, project: str, *, limit: int) -> list[str]:
         """Ids of the waiting imports that the free slots of a project are for, in order."""
@@ -166,19 +167,18 @@ class Transitions:
         IMS cannot cancel a job: the worker deletes the image when the job has ended, or leaves it
         with `leave_image`. Raises NoSuchImport, InvalidState (it has ended).
         """
-        what = "leave" if leave_image else "delete"
+        changes: Changes = {"cancel": "leave" if leave_image else "delete"}
 
         def step(db: Connection) -> ImportResult:
             current = read(db, import_id)
             if current.state in TERMINAL:
                 raise InvalidState(current, "it has ended")
             if current.state in (State.QUEUED, State.WAITING):
-                return self._move(
-                    db, current, State.CANCELED, {"reason": f"canceled by {by or '?'}"}
-                )
-            self._swap(db, current, {"cancel": what, "updated_at": self._now()})
+                return self._move(db, current, State.CANCELED, f"canceled by {by or '?'}", {})
+            now = self._now()
+            self._swap(db, current, {**changes, "updated_at": now})
             reason = f"asked by {by or '?'}"
-            append(db, current, "cancel", at=self._now(), reason=reason, facts={"cancel": what})
+            append(db, current, "cancel", at=now, reason=reason, changes=changes)
             return read(db, import_id)
 
         return self._unless_overtaken(step)
@@ -190,17 +190,21 @@ class Transitions:
             from_state=(State.FAILED, State.CANCELED),
             to=State.QUEUED,
             why="only FAILED and CANCELED imports can be tried again",
-            facts={"reason": f"tried again by {by or '?'}"},
+            reason=f"tried again by {by or '?'}",
+            changes={},
         )
 
-    def resolve(self, import_id: str, *, to: State, by: str | None, **facts: Any) -> ImportResult:
+    def resolve(
+        self, import_id: str, *, to: State, by: str | None, **changes: Unpack[Changes]
+    ) -> ImportResult:
         """Decide about an UNCERTAIN import: QUEUED, VERIFYING (with image_id) or FAILED."""
         return self._decide(
             import_id,
             from_state=(State.UNCERTAIN,),
             to=to,
             why="only UNCERTAIN imports can be resolved",
-            facts=facts | {"reason": f"resolved by {by or '?'}"},
+            reason=f"resolved by {by or '?'}",
+            changes=changes,
         )
 
     def _decide(
@@ -210,26 +214,29 @@ class Transitions:
         from_state: tuple[State, ...],
         to: State,
         why: str,
-        facts: Mapping[str, Any],
+        reason: str,
+        changes: Changes,
     ) -> ImportResult:
         def step(db: Connection) -> ImportResult:
             current = read(db, import_id)
             if current.state not in from_state:
                 raise InvalidState(current, why)
-            return self._move(db, current, to, facts)
+            return self._move(db, current, to, reason, changes)
 
         return self._unless_overtaken(step)
 
     # --- events without a transition --------------------------------------------------------
 
-    def add_event(self, import_id: str, kind: str, **facts: Any) -> ImportResult:
-        """Append an event without a transition; facts are those of `move`."""
-        reason = facts.pop("reason", None)
+    def add_event(
+        self, import_id: str, kind: str, *, reason: str | None = None, **changes: Unpack[Changes]
+    ) -> ImportResult:
+        """Append an event without a transition."""
         with transaction(self._engine, write=True) as db:
             current = read(db, import_id)
-            if facts:
-                db.execute(update(imports).where(imports.c.id == import_id).values(plain(facts)))
-            append(db, current, kind, at=self._now(), reason=reason, facts=facts)
+            if changes:
+                mine = imports.c.id == import_id
+                db.execute(update(imports).where(mine).values(as_columns(changes)))
+            append(db, current, kind, at=self._now(), reason=reason, changes=changes)
             return read(db, import_id)
 
     def report_progress(self, import_id: str, progress: Progress) -> None:
@@ -249,46 +256,30 @@ class Transitions:
     # --- compare-and-set --------------------------------------------------------------------
 
     def _move(
-        self, db: Connection, current: ImportRecord, to: State, facts: Mapping[str, Any]
+        self,
+        db: Connection,
+        current: ImportRecord,
+        to: State,
+        reason: str | None,
+        changes: Changes,
     ) -> ImportResult:
         if not allowed(current.state, to):
             raise IllegalTransition(f"{current.state} → {to} (import {current.id})")
-        self._swap(db, current, self._columns(current, to, facts))
+        now = self._now()
+        self._swap(db, current, {"reason": reason, **_columns(current, to, changes, now)})
         append(
             db,
             current,
             "transition",
-            at=self._now(),
+            at=now,
             from_state=current.state,
             to=to,
-            reason=facts.get("reason"),
-            facts=facts,
+            reason=reason,
+            changes=changes,
         )
         return read(db, current.id)
 
-    def _columns(
-        self, current: ImportRecord, to: State, facts: Mapping[str, Any]
-    ) -> dict[str, Any]:
-        now = self._now()
-        columns = (
-            {"reason": None, "waits_for": None}
-            | plain(facts)
-            | {"state": to.value, "updated_at": now}
-        )
-        if to in TERMINAL:
-            columns.setdefault("finished_at", now)
-        else:
-            columns["finished_at"] = None
-        if to is State.RUNNING and current.submitted_at is None:
-            columns.setdefault("submitted_at", now)
-        if to is State.SUCCEEDED:
-            columns["error"] = None
-        if current.state in TERMINAL:
-            # A new attempt has its own result; the previous one is reported already.
-            columns |= dict.fromkeys(_OF_AN_ATTEMPT) | {"overdue": False, "polls": 0}
-        return columns
-
-    def _swap(self, db: Connection, current: ImportRecord, columns: Mapping[str, Any]) -> None:
+    def _swap(self, db: Connection, current: ImportRecord, columns: Mapping[str, object]) -> None:
         """Update the row if it still has the version that we read. Raises _Overtaken."""
         swapped = db.execute(
             update(imports)
@@ -297,6 +288,24 @@ class Transitions:
         )
         if swapped.rowcount != 1:
             raise _Overtaken(current)
+
+
+def _columns(
+    current: ImportRecord, to: State, changes: Changes, now: datetime
+) -> dict[str, object]:
+    columns = {"waits_for": None, **as_columns(changes), "state": to.value, "updated_at": now}
+    if to in TERMINAL:
+        columns.setdefault("finished_at", now)
+    else:
+        columns["finished_at"] = None
+    if to is State.RUNNING and current.submitted_at is None:
+        columns.setdefault("submitted_at", now)
+    if to is State.SUCCEEDED:
+        columns["error"] = None
+    if current.state in TERMINAL:
+        # A new attempt has its own result; the previous one is reported already.
+        columns |= dict.fromkeys(_OF_AN_ATTEMPT) | {"overdue": False, "polls": 0}
+    return columns
 
 
 def _count_active(project: str) -> Select[int]:

@@ -7,7 +7,7 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
-from typing import Any, Final, Literal
+from typing import Final, Literal, Unpack
 
 from ims_config.import_request import parse_request
 from ims_config.records import (
@@ -21,6 +21,7 @@ from ims_config.records import (
     WaitsFor,
 )
 from ims_config.webhooks import progress_steps
+from ims_ledger.changes import Changes
 from ims_ledger.errors import ConcurrentTransition
 from ims_worker.decisions import (
     JobFailed,
@@ -147,7 +148,7 @@ class Importer:
             return self._not_taken(record, problem)
         if rest := self.cooldowns.rest(project, create=True):
             reason = f"IMS asks to slow down until {self.now() + rest:%H:%M:%S} UTC"
-            return self._wait(record, reason, rest, WaitsFor.CLOUD, project=project)
+            return self._wait(record, reason, rest, waits_for=WaitsFor.CLOUD, project=project)
         record = self.transitions.admit(
             record.id,
             version=record.version,
@@ -191,12 +192,16 @@ class Importer:
         self._slow_down(record.project, problem)
         match problem, failure.error_class:
             case (LoginRefused(), _) | (_, ErrorClass.AUTH):
-                return self._wait(record, _why(failure), pause, WaitsFor.CREDENTIALS, error=failure)
+                return self._wait(
+                    record, _why(failure), pause, waits_for=WaitsFor.CREDENTIALS, error=failure
+                )
             case (NotSent() | Unavailable(), _) | (Refused(), ErrorClass.RETRY):
-                return self._wait(record, _why(failure), pause, WaitsFor.CLOUD, error=failure)
+                return self._wait(
+                    record, _why(failure), pause, waits_for=WaitsFor.CLOUD, error=failure
+                )
             case Refused(), ErrorClass.BLOCKED:
                 return self._wait(
-                    record, _why(failure), BLOCKED_PAUSE, WaitsFor.PERSON, error=failure
+                    record, _why(failure), BLOCKED_PAUSE, waits_for=WaitsFor.PERSON, error=failure
                 )
             case Refused(), ErrorClass.LOOK_FIRST:
                 return self._uncertain(record, problem)
@@ -217,8 +222,7 @@ class Importer:
         record: ImportRecord,
         reason: str,
         pause: timedelta,
-        waits_for: WaitsFor,
-        **facts: Any,
+        **changes: Unpack[Changes],
     ) -> Next:
         if (record.state, record.reason) != (State.WAITING, reason):
             record = self.transitions.move(
@@ -226,8 +230,7 @@ class Importer:
                 from_state=record.state,
                 to=State.WAITING,
                 reason=reason,
-                waits_for=waits_for,
-                **facts,
+                **changes,
             )
         return PollAgain(pause, record, PollState())
 
@@ -272,7 +275,9 @@ class Importer:
             return self._failed(record, failure, polls=live.polls)
         reason = f"attempt {record.attempts} of {MAX_ATTEMPTS} failed, {_why(failure)}"
         pause = back_off(record.attempts, first=self.patience.first)
-        return self._wait(record, reason, pause, WaitsFor.CLOUD, error=failure, job_id=None)
+        return self._wait(
+            record, reason, pause, waits_for=WaitsFor.CLOUD, error=failure, job_id=None
+        )
 
     def _runs(self, record: ImportRecord, percent: float | None, live: PollState) -> Next:
         begun = record.submitted_at or record.created_at
@@ -336,10 +341,10 @@ class Importer:
         reason = f"canceled; its image {record.image_id} was deleted"
         return self._canceled(record, reason, polls=live.polls)
 
-    def _canceled(self, record: ImportRecord, reason: str, **facts: Any) -> Next:
+    def _canceled(self, record: ImportRecord, reason: str, **changes: Unpack[Changes]) -> Next:
         return Finished(
             self.transitions.move(
-                record.id, from_state=record.state, to=State.CANCELED, reason=reason, **facts
+                record.id, from_state=record.state, to=State.CANCELED, reason=reason, **changes
             )
         )
 
@@ -435,18 +440,18 @@ class Importer:
 
     # --- what comes next ------------------------------------------------------------------
 
-    def _failed(self, record: ImportRecord, failure: Failure, **facts: Any) -> Next:
+    def _failed(self, record: ImportRecord, failure: Failure, **changes: Unpack[Changes]) -> Next:
         if record.cancel:
             reason = f"canceled; it had failed by itself: {_why(failure)}"
-            return self._canceled(record, reason, **facts)
+            return self._canceled(record, reason, **changes)
+        changes["error"] = failure
         return Finished(
             self.transitions.move(
                 record.id,
                 from_state=record.state,
                 to=State.FAILED,
                 reason=_why(failure),
-                error=failure,
-                **facts,
+                **changes,
             )
         )
 

@@ -4,10 +4,11 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import Any, NewType, Protocol
+from typing import NewType, Protocol, Unpack
 
 from ims_config.import_request import ImportRequest
 from ims_config.records import Failure, ImageFacts, ImportResult, Progress, State
+from ims_ledger.changes import Changes
 
 JobId = NewType("JobId", str)
 ImageId = NewType("ImageId", str)
@@ -104,10 +105,13 @@ class Transitions(Protocol):
         from_state: State | Collection[State],
         to: State,
         version: int | None = None,
-        **facts: Any,
+        reason: str | None = None,
+        **changes: Unpack[Changes],
     ) -> ImportResult: ...
 
-    def add_event(self, import_id: str, kind: str, **facts: Any) -> ImportResult: ...
+    def add_event(
+        self, import_id: str, kind: str, *, reason: str | None = None, **changes: Unpack[Changes]
+    ) -> ImportResult: ...
 
     def report_progress(self, import_id: str, progress: Progress) -> None:
         """Notify webhook receivers."""
