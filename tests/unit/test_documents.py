@@ -1,0 +1,98 @@
+"""The documents tell the truth: links, make targets, stages, settings and the state diagram."""
+
+import re
+import runpy
+from pathlib import Path
+
+import pytest
+import yaml
+
+from ims_config.records import State
+from ims_config.settings import PREFIX, Settings
+
+ROOT = Path(__file__).parents[2]
+PAGES = [
+    page
+    for page in sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob(".github/*.md")])
+    if page.name != "CHANGELOG.md"
+]
+
+
+def name_of(page: Path) -> str:
+    return str(page.relative_to(ROOT))
+
+
+def code_of(text: str) -> list[str]:
+    """The code blocks and the inline code of a page."""
+    block = r"(?ms)^ *```\w*\n(.*?)^ *```"
+    return re.findall(block, text) + re.findall(r"`([^`\n]+)`", re.sub(block, "", text))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_every_link_resolves(page: Path) -> None:
+    links = re.findall(r"\]\(([^)#\s]+)[^)]*\)", page.read_text())
+
+    local = [link for link in links if "://" not in link]
+    assert [link for link in local if not (page.parent / link).exists()] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_every_make_target_and_stage_exists(page: Path) -> None:
+    code = "\n".join(code_of(page.read_text()))
+    targets = set(re.findall(r"(?m)^(\w+):", (ROOT / "Makefile").read_text()))
+    stages = set(re.findall(r"(?m)^stage_(\w+)\(\)", (ROOT / ".ci" / "run").read_text()))
+
+    assert set(re.findall(r"(?<![\w-])make (\w+)", code)) <= targets
+    for named in re.findall(r"\.ci/run((?: \w+)*)", code):
+        assert set(named.split()) <= stages
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_every_setting_exists(page: Path) -> None:
+    known = {f"{PREFIX}{name.upper()}" for name in Settings.model_fields}
+    elsewhere = {f"{PREFIX}SECRETS_DIR"}
+
+    named = set(re.findall(rf"{PREFIX}(?!TEST_)[A-Z_]+", page.read_text()))
+
+    assert {name for name in named if not name.endswith("_")} - known - elsewhere == set()
+
+
+def test_the_state_diagram_is_the_transition_table() -> None:
+    page = (ROOT / "ARCHITECTURE.md").read_text()
+    script = runpy.run_path(str(ROOT / "docs" / "state_diagram.py"))
+
+    assert script["diagram"]() in page, "run: .venv/bin/python docs/state_diagram.py"
+    assert script["updated"](page) == page
+
+
+def test_every_state_is_explained() -> None:
+    rows = set(re.findall(r"(?m)^\| `(\w+)` \|", (ROOT / "docs" / "states.md").read_text()))
+
+    assert rows == {str(state) for state in State}
+
+
+@pytest.mark.parametrize(
+    "file",
+    [
+        ROOT / ".pre-commit-config.yaml",
+        *sorted((ROOT / ".github").rglob("*.yml")),
+        ROOT / "config" / "watch.example.yaml",
+    ],
+    ids=name_of,
+)
+def test_yaml_files_parse(file: Path) -> None:
+    assert isinstance(yaml.safe_load(file.read_text()), dict)
+
+
+def test_hooks_run_the_tools_of_the_environment() -> None:
+    config = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())
+    makefile = (ROOT / "Makefile").read_text()
+
+    hooks = [hook for repo in config["repos"] for hook in repo["hooks"]]
+    assert {repo["repo"] for repo in config["repos"]} == {"local"}
+    for hook in hooks:
+        tool, *arguments = hook["entry"].split()
+        assert tool.startswith(".venv/bin/")
+        if not hook.get("pass_filenames", True):
+            command = " ".join([tool.replace(".venv/bin", "$(BIN)"), *arguments])
+            assert f"\t{command}\n" in makefile, "a hook and `make lint` run the same command"
