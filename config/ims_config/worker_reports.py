@@ -15,6 +15,9 @@ class CloudError(Frozen):
     failure: Failure
     tried: str
 
+    def __str__(self) -> str:
+        return f"{self.failure.code}: {self.failure.message} [{self.tried}]"
+
 
 class WorkerReply(Frozen, Generic[Report]):
     """The result of such a task: exactly one of `report` and `error`."""

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 from urllib.parse import urlsplit
 
 from celery.exceptions import TimeoutError as ResultTimeout
@@ -10,7 +10,15 @@ from kombu.exceptions import OperationalError
 from redis import Redis, RedisError
 
 from ims_config.names import CHECK_CLOUD, CHECK_WATCH, QUEUES
+from ims_config.records import ErrorClass
 from ims_config.settings import Settings
+from ims_config.worker_reports import (
+    BucketRulesReport,
+    CloudError,
+    CloudReport,
+    ImageQuota,
+    WorkerReply,
+)
 from ims_ledger import LedgerOutdated, LedgerUnavailable
 from ims_producer.client import Client
 
@@ -152,21 +160,21 @@ def _check_watch(client: Client) -> Iterator[Check]:
     """What a worker says of its watch rules; nothing where there are none."""
     try:
         sent = client.celery.send_task(CHECK_WATCH, expires=CLOUD_ANSWER_S)
-        rules: list[dict[str, Any]] = sent.get(timeout=CLOUD_ANSWER_S)
+        reply = WorkerReply[BucketRulesReport].model_validate(sent.get(timeout=CLOUD_ANSWER_S))
     except (ResultTimeout, OperationalError, RedisError, OSError) as exc:
         yield _unasked("watch rules", f"no worker said how they stand ({type(exc).__name__})")
         return
-    for rule in rules:
-        name = f"watch rule {rule['rule']}" if rule["rule"] else "watch rules"
-        if "problem" in rule:
+    for rule in reply.report.rules if reply.report else ():
+        name = f"watch rule {rule.rule}" if rule.rule else "watch rules"
+        if rule.problem is not None:
             yield Check(
                 name=name,
                 ok=False,
-                found=rule["problem"],
+                found=rule.problem,
                 fix="Correct IMS_IMPORT_WATCH_FILE or IMS_IMPORT_OBS_… of the workers.",
             )
         else:
-            yield Check(name=name, ok=True, found=f"{rule['where']} can be listed")
+            yield Check(name=name, ok=True, found=f"{rule.location} can be listed")
 
 
 def _check_cloud(client: Client, cloud: str | None, *, able: bool) -> Iterator[Check]:
@@ -176,7 +184,7 @@ def _check_cloud(client: Client, cloud: str | None, *, able: bool) -> Iterator[C
         return
     try:
         sent = client.celery.send_task(CHECK_CLOUD, [cloud], expires=CLOUD_ANSWER_S)
-        facts: dict[str, Any] = sent.get(timeout=CLOUD_ANSWER_S)
+        reply = WorkerReply[CloudReport].model_validate(sent.get(timeout=CLOUD_ANSWER_S))
     except ResultTimeout:
         yield Check(
             name=shown,
@@ -188,19 +196,20 @@ def _check_cloud(client: Client, cloud: str | None, *, able: bool) -> Iterator[C
     except (OperationalError, RedisError, OSError) as exc:
         yield Check(name=shown, ok=False, found=str(exc), fix="Look at the workers' logs.")
         return
-    yield from judge_cloud(shown, facts)
+    if reply.report is not None:
+        yield from judge_cloud(shown, reply.report)
+    elif reply.error is not None:
+        yield _problem(shown, reply.error)
 
 
-def judge_cloud(shown: str, facts: dict[str, Any]) -> Iterator[Check]:
-    """What a worker said about a cloud: login, shared token, quota."""
-    login, quota = facts.get("login"), facts.get("quota")
-    who = f"{facts.get('user') or '?'} in project {facts.get('project') or '?'}"
-    if isinstance(login, dict):
-        yield _problem(f"{shown}, login", login, about="credentials")
+def judge_cloud(shown: str, report: CloudReport) -> Iterator[Check]:
+    """What a worker reports about a cloud: login, shared token, quota."""
+    if report.login_error is not None:
+        yield _problem(f"{shown}, login", report.login_error)
         yield _unasked(f"{shown}, quota", "the login is refused")
         return
-    where = f"{who} at {facts.get('auth_url')}"
-    if facts.get("shared_token"):
+    where = f"{report.user or '?'} in project {report.project or '?'} at {report.auth_url}"
+    if report.shared_token:
         yield Check(name=f"{shown}, login", ok=True, found=where)
     else:
         yield Check(
@@ -210,31 +219,31 @@ def judge_cloud(shown: str, facts: dict[str, Any]) -> Iterator[Check]:
             fix="Give the workers one IMS_IMPORT_SECRET_KEY; make one: python -c 'from "
             "cryptography.fernet import Fernet; print(Fernet.generate_key().decode())'",
         )
-    if not isinstance(quota, dict):
-        yield _unasked(f"{shown}, quota", "the worker did not say")
-    elif "code" in quota:
-        yield _problem(f"{shown}, quota", quota)
+    if report.quota is not None:
+        yield _judge_quota(f"{shown}, quota", report.quota)
+    elif report.quota_error is not None:
+        yield _problem(f"{shown}, quota", report.quota_error)
     else:
-        yield _judge_quota(f"{shown}, quota", quota["used"], quota["limit"])
+        yield _unasked(f"{shown}, quota", "the worker did not say")
 
 
-def _judge_quota(name: str, used: int, limit: int) -> Check:
-    found = f"{used} of {limit} private images used"
-    if used < limit:
+def _judge_quota(name: str, quota: ImageQuota) -> Check:
+    found = f"{quota.used} of {quota.limit} private images used"
+    if quota.used < quota.limit:
         return Check(name=name, ok=True, found=found)
     return Check(
         name=name, ok=False, found=found, fix="Delete images or ask the cloud for more quota."
     )
 
 
-def _problem(name: str, failure: dict[str, Any], *, about: str = "reach") -> Check:
-    refused = failure.get("class") == "auth"
+def _problem(name: str, error: CloudError) -> Check:
+    failure = error.failure
     return Check(
         name=name,
         ok=False,
-        found=f"{failure.get('code')}: {failure.get('message')}",
-        fix=str(failure.get("hint") or ""),
-        about="credentials" if refused else ("reach" if about == "credentials" else about),
+        found=f"{failure.code}: {failure.message}",
+        fix=failure.hint,
+        about="credentials" if failure.error_class is ErrorClass.AUTH else "reach",
     )
 
 

@@ -32,6 +32,7 @@ from ims_config.records import (
 from ims_config.settings import Settings
 from ims_config.signatures import import_flow, poll_signature, ref_to
 from ims_config.webhooks import WebhookEvent
+from ims_config.worker_reports import FoundImages, GcReport, ResumeReport, WorkerReply
 from ims_ledger import Ledger
 from ims_ledger.api_keys import ApiKey
 from ims_ledger.outbox import Delivery, DeliveryState
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 R = TypeVar("R", bound=ImportRecord)
+Report = TypeVar("Report")
 
 GIVEN_UP: Final = Failure(
     code="RESOLVED.failed",
@@ -272,7 +274,7 @@ class Client:
     def resume(self, cloud: str | None = None, *, timeout: float = 30) -> int:
         """Let the workers try the credentials of a cloud again now; returns how many imports
         waited for that. Raises WorkerRefused; celery's TimeoutError when no worker answers."""
-        return int(self._ask_worker(RESUME, cloud, timeout)["waited"])
+        return self._ask_worker(RESUME, WorkerReply[ResumeReport], cloud, timeout).waited
 
     def gc(
         self,
@@ -284,26 +286,37 @@ class Client:
     ) -> dict[str, Any]:
         """Images of ours that no import needs, as a worker finds (and with `delete` deletes) them:
         `{project, orphans, missing, deleted, not_deleted}`. Raises as `resume` does."""
-        return self._ask_worker(GC, cloud, timeout, delete=delete, unknown=unknown)
+        report = self._ask_worker(
+            GC, WorkerReply[GcReport], cloud, timeout, delete=delete, unknown=unknown
+        )
+        return report.model_dump(mode="json")
 
     def find_images(
         self, cloud: str | None, names: Collection[str], *, timeout: float = 60
     ) -> builtins.list[dict[str, Any]]:
         """The private images of a cloud with one of these names, as a worker sees them:
         `{id, name, status, import_id}` each. Raises as `resume` does."""
-        told = self._ask_worker(FIND_IMAGES, cloud, timeout, names=[*names])
-        images: builtins.list[dict[str, Any]] = told["images"]
-        return images
+        found = self._ask_worker(
+            FIND_IMAGES, WorkerReply[FoundImages], cloud, timeout, names=[*names]
+        )
+        return [image.model_dump(mode="json") for image in found.images]
 
     def _ask_worker(
-        self, task: str, cloud: str | None, timeout: float, **wanted: Any
-    ) -> dict[str, Any]:
-        """Only workers hold credentials: what needs them is asked of one."""
-        sent = self.celery.send_task(task, [cloud], wanted, expires=timeout)
-        told: dict[str, Any] = sent.get(timeout=timeout)
-        if "problem" in told:
-            raise WorkerRefused(told["problem"], told["hint"])
-        return told
+        self,
+        task: str,
+        reply_type: type[WorkerReply[Report]],
+        cloud: str | None,
+        timeout: float,
+        **options: object,
+    ) -> Report:
+        """Request a report from a worker, because only workers hold credentials."""
+        sent = self.celery.send_task(task, [cloud], options, expires=timeout)
+        reply = reply_type.model_validate(sent.get(timeout=timeout))
+        if reply.error is not None:
+            raise WorkerRefused(str(reply.error), reply.error.failure.hint)
+        if reply.report is None:
+            raise WorkerRefused(f"{task}: the reply of the worker is empty", "Upgrade the worker.")
+        return reply.report
 
     def prune(self, *, older_than: timedelta, only_count: bool = False) -> int:
         """Forget imports that ended that long ago; returns how many."""

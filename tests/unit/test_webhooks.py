@@ -14,7 +14,7 @@ from ims_config.webhooks import check_url, endpoint_of, secrets_of
 from ims_worker.adapters.otc.payloads import to_wire
 from ims_worker.adapters.public_http import AllowList, Forbidden, is_public
 from ims_worker.adapters.webhook_sender import Rejected, signed
-from ims_worker.notifications import pause_after
+from ims_worker.tasks.webhooks import pause_after
 
 KEY = "c2VjcmV0LWtleS1vZi10aGUtd29ya2Vycy0wMTIzNDU="
 OTHER = "YW5vdGhlci1rZXktb2YtdGhlLXdvcmtlcnMtNjc4OTA="

@@ -7,7 +7,7 @@ from celery import signals
 from ims_config.celery_app import make_celery
 from ims_config.logs import bind, configure_logging
 from ims_config.settings import Settings
-from ims_worker import bucket_polling, notifications, tasks
+from ims_worker import tasks
 from ims_worker.adapters.redis import celery_transport
 from ims_worker.scheduler import SchedulerStep
 
@@ -15,8 +15,6 @@ celery_transport.install()
 app = make_celery(Settings())
 app.set_default()
 tasks.register(app)
-notifications.register(app)
-bucket_polling.register(app)
 app.steps["worker"].add(SchedulerStep)
 # Otherwise the queues that other apps' callbacks are sent to would be consumed from as well.
 app.amqp.queues.select([queue.name for queue in app.conf.task_queues])

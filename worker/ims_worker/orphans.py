@@ -1,22 +1,10 @@
 """What imports have left in the cloud: images with our tag that no import needs. Decisions only."""
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 
 from ims_config.names import IMPORT_ID_TAG
 from ims_config.records import ImageFacts, ImportRecord, State
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Orphan:
-    """An image that no import needs. `known`: its import is in this ledger, so it is ours."""
-
-    image_id: str
-    name: str
-    status: str
-    import_id: str
-    why: str
-    known: bool
+from ims_config.worker_reports import OrphanedImage
 
 
 def import_id_of(image: ImageFacts) -> str | None:
@@ -28,7 +16,9 @@ def import_id_of(image: ImageFacts) -> str | None:
     return None
 
 
-def orphans(images: Iterable[ImageFacts], records: Mapping[str, ImportRecord]) -> Iterator[Orphan]:
+def orphans(
+    images: Iterable[ImageFacts], records: Mapping[str, ImportRecord]
+) -> Iterator[OrphanedImage]:
     """Of all images of a project, those with our tag that no import needs or will need."""
     for image in images:
         import_id = import_id_of(image)
@@ -37,7 +27,7 @@ def orphans(images: Iterable[ImageFacts], records: Mapping[str, ImportRecord]) -
         record = records.get(import_id)
         why = _why_not_needed(image, record)
         if why is not None:
-            yield Orphan(
+            yield OrphanedImage(
                 image_id=image.id,
                 name=image.name or "",
                 status=image.status or "unknown",

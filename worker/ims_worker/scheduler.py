@@ -26,7 +26,7 @@ from ims_worker import bootstrap
 from ims_worker.adapters.redis.leases import Lease
 from ims_worker.bootstrap import Services
 from ims_worker.canvas import poll_again
-from ims_worker.notifications import send_due
+from ims_worker.tasks.webhooks import send_due
 
 logger = logging.getLogger(__name__)
 

@@ -18,6 +18,7 @@ from redis.retry import Retry
 
 from ims_config.records import ErrorClass, Failure
 from ims_config.settings import Settings
+from ims_config.worker_reports import CloudError, CloudReport, ImageQuota
 from ims_worker.adapters.otc import responses
 from ims_worker.adapters.otc.auth import (
     LOGIN_READ_S,
@@ -30,6 +31,7 @@ from ims_worker.adapters.otc.auth import (
 from ims_worker.adapters.otc.http import explain, open_session
 from ims_worker.adapters.otc.ims import ImsService
 from ims_worker.errors import CloudProblem, LoginRefused, Refused, Unavailable
+from ims_worker.ports import ImageService
 
 logger = logging.getLogger(__name__)
 
@@ -149,31 +151,25 @@ class OpenStackClouds:
         """Let the fleet try the credentials of a cloud again, after a person corrected them."""
         self._cloud(cloud).tokens.release()
 
-    def check(self, cloud: str | None) -> dict[str, Any]:
-        """What works with this cloud, for `doctor`. No secrets."""
-        facts: dict[str, Any] = dict.fromkeys(
-            ("auth_url", "user", "project", "login", "token_expires_at", "shared_token", "quota")
-        )
-        facts["cloud"] = cloud
+    def check(self, cloud: str | None) -> CloudReport:
+        """Check the login and the quota of a cloud; the report holds no secret."""
         try:
             entry = self._cloud(cloud)
             who = entry.identity
-            facts["auth_url"] = who.get("auth_url")
-            facts["user"] = who.get("username") or who.get("user_id")
-            facts["project"] = who.get("project_name") or who.get("project_id")
-            access = entry.tokens.current()
-            facts["login"] = "ok"
-            facts["shared_token"] = entry.tokens.is_shared
-            facts["token_expires_at"] = access.expires_at.isoformat()
         except CloudProblem as problem:
-            facts["login"] = _as_json(problem)
-            return facts
+            return CloudReport(cloud=cloud, login_error=_error(problem))
+        report = CloudReport(
+            cloud=cloud,
+            auth_url=who.get("auth_url"),
+            user=who.get("username") or who.get("user_id"),
+            project=who.get("project_name") or who.get("project_id"),
+        )
         try:
-            quota = entry.service.quota()
-            facts["quota"] = {"used": quota.used, "limit": quota.limit}
+            expires_at = entry.tokens.current().expires_at.isoformat()
         except CloudProblem as problem:
-            facts["quota"] = _as_json(problem)
-        return facts
+            return report.model_copy(update={"login_error": _error(problem)})
+        login = {"shared_token": entry.tokens.is_shared, "token_expires_at": expires_at}
+        return report.model_copy(update=login | _quota(entry.service))
 
     def _cloud(self, name: str | None) -> Cloud:
         with self._lock:
@@ -344,6 +340,13 @@ def _not_configured(why: str) -> LoginRefused:
     return LoginRefused(failure, tried="read clouds.yaml")
 
 
-def _as_json(problem: CloudProblem) -> dict[str, Any]:
-    said = problem.failure.model_dump(mode="json", by_alias=True)
-    return {**said, "tried": problem.tried}
+def _quota(service: ImageService) -> dict[str, ImageQuota | CloudError]:
+    try:
+        quota = service.quota()
+    except CloudProblem as problem:
+        return {"quota_error": _error(problem)}
+    return {"quota": ImageQuota(used=quota.used, limit=quota.limit)}
+
+
+def _error(problem: CloudProblem) -> CloudError:
+    return CloudError(failure=problem.failure, tried=problem.tried)

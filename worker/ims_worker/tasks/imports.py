@@ -5,8 +5,8 @@ import random
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, replace
-from datetime import UTC, datetime, timedelta
+from dataclasses import replace
+from datetime import timedelta
 from typing import Any, Final
 
 from celery import Celery, Task
@@ -23,10 +23,7 @@ from ims_worker import bootstrap
 from ims_worker.adapters.redis.leases import Lease
 from ims_worker.bootstrap import Services
 from ims_worker.canvas import canvas_of, canvas_of_chain
-from ims_worker.errors import CloudProblem
 from ims_worker.importer import Finished, Next, PollAgain, PollState
-from ims_worker.orphans import import_id_of, missing, orphans
-from ims_worker.ports import ImageId
 
 logger = logging.getLogger(__name__)
 
@@ -34,7 +31,6 @@ logger = logging.getLogger(__name__)
 TROUBLE_PAUSE: Final = timedelta(seconds=10)
 # A task id becomes the value of the tag by which the image is found again.
 _TAG_VALUE: Final = re.compile(r"[A-Za-z0-9_\-]{1,43}")
-SWEEP_PAGE: Final = 500
 LONGEST_JITTER: Final = 1.1
 
 
@@ -70,12 +66,6 @@ def register(app: Celery) -> None:
         throws=(InvalidRequest,),
     )(_import_image(app, poll))
     app.task(name=names.SUBMIT_IMPORT, bind=True)(submit_import)
-    # Housekeeping every few seconds would push the imports off Flower's pages.
-    app.task(name=names.SWEEP, send_events=False)(sweep)
-    app.task(name=names.GC, ignore_result=False, send_events=False)(gc)
-    app.task(name=names.FIND_IMAGES, ignore_result=False, send_events=False)(find_images)
-    app.task(name=names.RESUME, ignore_result=False, send_events=False)(resume)
-    app.task(name=names.CHECK_CLOUD, ignore_result=False, send_events=False)(check_cloud)
 
 
 # --- a request that comes as a message ------------------------------------------------------
@@ -278,102 +268,3 @@ def _ledger_may_be_gone() -> Iterator[None]:
         yield
     except (LedgerUnavailable, NoSuchImport) as exc:
         logger.warning("canvas not kept", extra={"why": str(exc)})
-
-
-# --- housekeeping ---------------------------------------------------------------------------
-
-
-def sweep() -> int:
-    """Put back into the schedule every open import that it has lost; returns how many."""
-    services = bootstrap.services()
-    stale = datetime.now(UTC) - services.settings.lease
-    restored, after = 0, None
-    while page := services.ledger.imports.unreported(limit=SWEEP_PAGE, after=after):
-        # A young import's first message is still on its way.
-        old = [record.id for record in page if (record.updated_at or record.created_at) < stale]
-        known = services.due.scheduled(old)
-        restored += services.due.restore(set(old) - known)
-        after = page[-1].id
-    if restored:
-        logger.info("imports put back into the schedule", extra={"count": restored})
-    _forget_the_old(services)
-    return restored
-
-
-def _forget_the_old(services: Services) -> None:
-    if services.settings.retention_days is None:
-        return
-    before = datetime.now(UTC) - timedelta(days=services.settings.retention_days)
-    if pruned := services.ledger.imports.prune(before=before):
-        logger.info("imports forgotten", extra={"count": pruned})
-
-
-def resume(cloud: str | None = None) -> dict[str, Any]:
-    """Try the credentials of a cloud again, now; tells how many imports waited for that."""
-    services = bootstrap.services()
-    try:
-        services.clouds.retry_login(cloud)
-    except CloudProblem as problem:
-        return _told(problem)
-    waiting = services.ledger.imports.waiting_for(WaitsFor.CREDENTIALS, cloud=cloud)
-    services.due.run_now(waiting)
-    return {"waited": len(waiting)}
-
-
-def gc(cloud: str | None = None, *, delete: bool = False, unknown: bool = False) -> dict[str, Any]:
-    """Find images of ours that no import needs and, with `delete`, delete them; those that this
-    ledger knows nothing of only with `unknown` as well."""
-    services = bootstrap.services()
-    try:
-        service = services.clouds.service(cloud)
-        project = service.project()
-        images = service.private_images()
-    except CloudProblem as problem:
-        return _told(problem)
-    records = {record.id: record for record in services.ledger.imports.of_project(project)}
-    found = list(orphans(images, records))
-    deleted, kept = [], {}
-    for leftover in found if delete else ():
-        if leftover.known or unknown:
-            try:
-                service.delete_image(ImageId(leftover.image_id))
-                deleted.append(leftover.image_id)
-            except CloudProblem as problem:
-                kept[leftover.image_id] = str(problem)
-    return {
-        "project": project,
-        "leftovers": [asdict(leftover) for leftover in found],
-        "missing": missing(images, records.values()),
-        "deleted": deleted,
-        "not_deleted": kept,
-    }
-
-
-def find_images(cloud: str | None, names: list[str]) -> dict[str, Any]:
-    """The private images of a cloud with one of these names, and which import each is from."""
-    try:
-        images = bootstrap.services().clouds.service(cloud).private_images()
-    except CloudProblem as problem:
-        return _told(problem)
-    wanted = set(names)
-    found = [
-        {
-            "id": image.id,
-            "name": image.name,
-            "status": image.status or "unknown",
-            "import_id": import_id_of(image),
-        }
-        for image in images
-        if image.name in wanted
-    ]
-    return {"images": found}
-
-
-def _told(problem: CloudProblem) -> dict[str, Any]:
-    return {"problem": str(problem), "hint": problem.failure.hint}
-
-
-def check_cloud(cloud: str | None = None) -> dict[str, Any]:
-    """What only a worker can say: whether the login works and what the quota is."""
-    answer: dict[str, Any] = bootstrap.services().clouds.check(cloud)
-    return answer

@@ -17,6 +17,7 @@ from ims_config import names
 from ims_config.import_request import InvalidRequest
 from ims_config.records import ImportRecord
 from ims_config.signatures import import_flow
+from ims_config.worker_reports import BucketRuleReport, BucketRulesReport, WorkerReply
 from ims_ledger.errors import KeyConflict, LedgerUnavailable
 from ims_ledger.imported_objects import Imported
 from ims_worker import bootstrap
@@ -175,23 +176,29 @@ def _record(
     return record
 
 
-def check_watch() -> list[dict[str, Any]]:
-    """What `ims-import doctor` wants to know of each rule: whether its bucket can be listed."""
+def check_watch() -> dict[str, object]:
+    """Check whether the bucket of each rule can be listed."""
     services = bootstrap.services()
     try:
-        rules = read_rules(services)
+        rules = _checked_rules(services)
     except InvalidRules as exc:
-        return [{"rule": None, "problem": str(exc)}]
-    return [_checked(services.storage, rule) for rule in (rules.rules if rules else ())]
+        rules = (BucketRuleReport(problem=str(exc)),)
+    return WorkerReply(report=BucketRulesReport(rules=rules)).model_dump(mode="json")
 
 
-def _checked(storage: ObjectStorage, rule: Rule) -> dict[str, Any]:
-    said = {"rule": rule.name, "where": f"{rule.bucket}:{rule.prefix}*{rule.suffix}"}
+def _checked_rules(services: Services) -> tuple[BucketRuleReport, ...]:
+    rules = read_rules(services)
+    return tuple(_checked(services.storage, rule) for rule in (rules.rules if rules else ()))
+
+
+def _checked(storage: ObjectStorage, rule: Rule) -> BucketRuleReport:
+    problem = None
     try:
         storage.page(rule.bucket, rule.prefix, after="", limit=1)
     except StorageProblem as exc:
-        return said | {"problem": str(exc)}
-    return said
+        problem = str(exc)
+    location = f"{rule.bucket}:{rule.prefix}*{rule.suffix}"
+    return BucketRuleReport(rule=rule.name, location=location, problem=problem)
 
 
 def _key(rule_name: str) -> str:

@@ -1,0 +1,11 @@
+"""The worker's Celery tasks; each translates between Celery and one step of the import."""
+
+from celery import Celery
+
+from ims_worker.tasks import bucket_polling, cloud_requests, housekeeping, imports, webhooks
+
+
+def register(app: Celery) -> None:
+    """Add all tasks to a worker's app."""
+    for module in (imports, housekeeping, cloud_requests, bucket_polling, webhooks):
+        module.register(app)
