@@ -6,13 +6,13 @@ from celery import Celery
 from kombu import Exchange, Queue
 
 from ims_config.names import QUEUE_OF, QUEUES
-from ims_config.settings import Settings
+from ims_config.settings import BrokerSettings
 
 VISIBILITY_TIMEOUT_S: Final = 300
 RESULT_EXPIRES_S: Final = 7 * 86400
 
 
-def make_celery(settings: Settings, *, results: bool = True) -> Celery:
+def make_celery(settings: BrokerSettings, *, results: bool = True) -> Celery:
     """A Celery app that can send and read imports; the worker adds its tasks to it.
 
     Without `results` it only sends. With them Celery subscribes the process to the result of every
@@ -25,12 +25,12 @@ def make_celery(settings: Settings, *, results: bool = True) -> Celery:
     return app
 
 
-def celery_config(settings: Settings) -> dict[str, Any]:
+def celery_config(settings: BrokerSettings) -> dict[str, Any]:
     """Celery's settings, each with its reason (measured in Celery 5.7.0)."""
     return _addresses(settings) | _delivery() | _results() | _routing(settings) | _reporting()
 
 
-def _addresses(settings: Settings) -> dict[str, Any]:
+def _addresses(settings: BrokerSettings) -> dict[str, Any]:
     connection: dict[str, Any] = {}
     if settings.broker.startswith(("redis", "valkey", "unix")):
         connection = {
@@ -101,7 +101,7 @@ def _results() -> dict[str, Any]:
     }
 
 
-def _routing(settings: Settings) -> dict[str, Any]:
+def _routing(settings: BrokerSettings) -> dict[str, Any]:
     # RabbitMQ: replicated queues; Redis knows no arguments.
     arguments = {"x-queue-type": "quorum"} if settings.broker.startswith("amqp") else None
     queues = [

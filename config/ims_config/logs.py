@@ -1,13 +1,17 @@
 """Logs to stderr: a sentence and some facts, as text or JSON, with secrets taken out."""
 
 import logging
+import os
 import sys
 from collections.abc import Mapping, MutableMapping
+from functools import cache
 from typing import Any, Final
 
 import structlog
 
-from ims_config.settings import Settings
+from ims_config.settings import BrokerSettings, unknown_variables
+
+logger = logging.getLogger(__name__)
 
 # Facts with such names never leave the process, whatever library logged them.
 _SECRET_NAMES: Final = ("password", "token", "secret", "authorization", "access_key", "api_key")
@@ -36,7 +40,7 @@ def without_copies(
     return event
 
 
-def configure_logging(settings: Settings) -> None:
+def configure_logging(settings: BrokerSettings) -> None:
     """Send the logs of this process, ours and its libraries', to stderr in one format."""
     shared: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
@@ -73,6 +77,13 @@ def configure_logging(settings: Settings) -> None:
     for name in _CHATTY:
         # Their debug lines hold request headers, so they are never let through.
         logging.getLogger(name).setLevel(max(logging.WARNING, root.level))
+    _warn_of_unknown_variables()
+
+
+@cache
+def _warn_of_unknown_variables() -> None:
+    for name, closest in unknown_variables(os.environ).items():
+        logger.warning("unknown setting ignored", extra={"variable": name, "closest": closest})
 
 
 def bind(facts: Mapping[str, Any]) -> None:

@@ -5,7 +5,7 @@ import hashlib
 import hmac
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from enum import StrEnum
 from typing import Final
@@ -109,10 +109,12 @@ def endpoint_of(url: str) -> str:
     return urlunsplit((parts.scheme, host + port, parts.path or "/", "", ""))
 
 
-def secrets_of(secret_key: str, endpoint: str, generations: Iterable[int]) -> list[str]:
-    """The secrets of an endpoint, the current one first: derived from the workers' key (or from
-    each of several keys, during its rotation), so that none is stored anywhere."""
-    keys = [key.strip() for key in secret_key.split(",") if key.strip()]
+def secrets_of(keys: Sequence[str], endpoint: str, generations: Iterable[int]) -> list[str]:
+    """The secrets of an endpoint, the current one first.
+
+    They are derived from the keys of the workers (several during a rotation), so that no secret is
+    stored anywhere.
+    """
     return [_secret(key, endpoint, generation) for generation in generations for key in keys]
 
 

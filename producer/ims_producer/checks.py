@@ -11,7 +11,7 @@ from redis import Redis, RedisError
 
 from ims_config.names import CHECK_CLOUD, CHECK_WATCH, QUEUES
 from ims_config.records import ErrorClass
-from ims_config.settings import Settings
+from ims_config.settings import BrokerSettings
 from ims_config.worker_reports import (
     BucketRulesReport,
     CloudError,
@@ -58,7 +58,7 @@ def run_checks(client: Client, *, clouds: Sequence[str | None], migrate: bool) -
         yield from _check_watch(client)
 
 
-def check_redis(settings: Settings) -> Check:
+def check_redis(settings: BrokerSettings) -> Check:
     where = address(settings.redis)
     try:
         with Redis.from_url(settings.redis, socket_timeout=3, socket_connect_timeout=3) as redis:

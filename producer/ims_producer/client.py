@@ -29,7 +29,7 @@ from ims_config.records import (
     Scope,
     State,
 )
-from ims_config.settings import Settings
+from ims_config.settings import ClientSettings, LedgerSettings
 from ims_config.signatures import import_flow, poll_signature, ref_to
 from ims_config.webhooks import WebhookEvent
 from ims_config.worker_reports import FoundImages, GcReport, ResumeReport, WorkerReply
@@ -83,15 +83,16 @@ class Client:
     then an ims_producer.remote.RemoteClient, which asks the HTTP API.
     """
 
-    def __new__(cls, settings: Settings | None = None) -> Self:
-        if cls is Client and (settings or Settings()).api_url:
+    def __new__(cls, settings: LedgerSettings | None = None) -> Self:
+        settings = settings or ClientSettings()
+        if cls is Client and isinstance(settings, ClientSettings) and settings.api_url:
             from ims_producer.remote import RemoteClient  # noqa: PLC0415  # knows this module
 
             return super().__new__(cast("type[Self]", RemoteClient))
         return super().__new__(cls)
 
-    def __init__(self, settings: Settings | None = None) -> None:
-        self.settings = settings or Settings()
+    def __init__(self, settings: LedgerSettings | None = None) -> None:
+        self.settings = settings or ClientSettings()
 
     @cached_property
     def ledger(self) -> Ledger:

@@ -20,7 +20,7 @@ from ims_config.import_request import (
     parse_webhook_url,
 )
 from ims_config.records import Event, ImportRecord, ImportResult, Scope, State
-from ims_config.settings import PREFIX, Settings
+from ims_config.settings import PREFIX, ClientSettings
 from ims_config.webhooks import WebhookEvent
 from ims_ledger.api_keys import ApiKey
 from ims_ledger.errors import (
@@ -49,9 +49,11 @@ _NO_SUCH: Final = frozenset({HTTPStatus.NOT_FOUND, HTTPStatus.UNPROCESSABLE_ENTI
 class RemoteClient(Client):
     """What `Client()` is with IMS_IMPORT_API_URL. May also raise KeyRefused and ApiUnavailable."""
 
-    def __init__(self, settings: Settings | None = None) -> None:
+    def __init__(self, settings: ClientSettings | None = None) -> None:
+        settings = settings or ClientSettings()
         super().__init__(settings)
-        self._url = str(self.settings.api_url).rstrip("/")
+        self._url = str(settings.api_url).rstrip("/")
+        self._key = settings.api_key
 
     @cached_property
     def _session(self) -> requests.Session:
@@ -76,8 +78,8 @@ class RemoteClient(Client):
         session = requests.Session()
         for scheme in ("http://", "https://"):
             session.mount(scheme, HTTPAdapter(max_retries=tries))
-        if self.settings.api_key is not None:
-            session.headers["Authorization"] = f"Bearer {self.settings.api_key.get_secret_value()}"
+        if self._key is not None:
+            session.headers["Authorization"] = f"Bearer {self._key.get_secret_value()}"
         return session
 
     # --- asking and reading -----------------------------------------------------------------

@@ -101,8 +101,8 @@ def test_with_the_usual_settings_another_worker_goes_on_within_30_seconds(
     """One SIGKILL, with STALE_AFTER_S and SWEEP_EVERY_S as everybody has them."""
     usual = Settings()
     settings = {
-        "STALE_AFTER_S": str(usual.stale_after_s),
-        "SWEEP_EVERY_S": str(usual.sweep_every_s),
+        "STALE_AFTER_S": str(usual.stale_after_s.total_seconds()),
+        "SWEEP_EVERY_S": str(usual.sweep_every_s.total_seconds()),
     }
     with Running.start(workers=0, settings=settings) as running:
         for _ in range(2):

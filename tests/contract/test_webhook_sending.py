@@ -15,8 +15,8 @@ from ims_worker.adapters import public_http
 from ims_worker.adapters.public_http import AllowList
 from ims_worker.adapters.webhook_sender import Delivered, Rejected, send
 
-SECRET = secrets_of("a-key", "http://127.0.0.1/hook", [1])[0]
-HERE = AllowList("127.0.0.1")
+SECRET = secrets_of(["a-key"], "http://127.0.0.1/hook", [1])[0]
+HERE = AllowList(["127.0.0.1"])
 
 
 def told(url: str, allowed: AllowList = HERE) -> Delivered | Rejected:
@@ -97,7 +97,7 @@ SPELLINGS = [
 def test_no_spelling_of_this_machine_is_reached(receiver: Receiver, host: str) -> None:
     port = receiver.url.split(":")[2]
 
-    outcome = told(f"http://{host}:{port}", AllowList(""))
+    outcome = told(f"http://{host}:{port}", AllowList([]))
 
     assert isinstance(outcome, Rejected)
     assert receiver.all == []
@@ -105,7 +105,7 @@ def test_no_spelling_of_this_machine_is_reached(receiver: Receiver, host: str) -
 
 
 def test_a_refusal_says_how_to_allow_it(receiver: Receiver) -> None:
-    assert why(told(receiver.url, AllowList(""))) == (
+    assert why(told(receiver.url, AllowList([]))) == (
         "refused: 127.0.0.1 is not a public address; allow it with IMS_IMPORT_WEBHOOK_ALLOW"
     )
 
@@ -207,11 +207,11 @@ def test_the_certificate_is_checked_for_the_name_and_not_for_the_address(
 ) -> None:
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(certificate.file))
 
-    assert told(tls.url, AllowList("127.0.0.0/8,::1")) == Delivered(http_status=204)
+    assert told(tls.url, AllowList(["127.0.0.0/8", "::1"])) == Delivered(http_status=204)
 
 
 def test_a_certificate_that_nobody_signed_is_not_trusted(tls: Receiver) -> None:
-    outcome = told(tls.url, AllowList("127.0.0.0/8,::1"))
+    outcome = told(tls.url, AllowList(["127.0.0.0/8", "::1"]))
 
     assert outcome == Rejected(error="the certificate is not trusted")
     assert tls.all == []

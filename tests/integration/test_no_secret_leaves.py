@@ -113,6 +113,4 @@ def arguments(pid: int) -> str:
 
 def clouds_secrets(running: Running) -> list[str]:
     """What opens the cached token and the bucket."""
-    key = running.stack.settings().secret_key
-    assert key is not None
-    return [key.get_secret_value(), running.stack.keys.secret_key]
+    return [*running.stack.settings().secret_keys, running.stack.keys.secret_key]

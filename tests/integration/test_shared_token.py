@@ -219,7 +219,7 @@ def clouds_here(env: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> OpenSta
     return OpenStackClouds(
         Settings(
             redis_url=SecretStr(env["IMS_IMPORT_REDIS_URL"]),
-            secret_key=SecretStr(env["IMS_IMPORT_SECRET_KEY"]),
+            secret_key=(SecretStr(env["IMS_IMPORT_SECRET_KEY"]),),
         )
     )
 

@@ -37,7 +37,7 @@ def test_its_secrets_are_files_that_nobody_else_can_read_and_never_arguments() -
         settings = stack.settings()
         secrets = [
             settings.redis.partition("//:")[2].partition("@")[0],
-            settings.secret_key.get_secret_value() if settings.secret_key else "",
+            *settings.secret_keys,
             "sandbox-password",
         ]
         arguments = "\n".join(

@@ -206,13 +206,36 @@ def test_a_parameter_that_the_api_dropped_is_accepted_with_a_note(ims: Ims) -> N
 def test_an_invalid_setting_is_named_without_its_value(
     ims: Ims, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("IMS_IMPORT_POLL_MAX_S", "s3cret")
+    monkeypatch.setenv("IMS_IMPORT_LOG_LEVEL", "s3cret")
 
     code, _, err = ims("list")
 
     assert code == 2
-    assert "setting IMS_IMPORT_POLL_MAX_S: must be" in err
+    assert "setting IMS_IMPORT_LOG_LEVEL: must be" in err
     assert "s3cret" not in err
+
+
+def test_the_client_does_not_validate_settings_of_a_worker(
+    ims: Ims, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("IMS_IMPORT_POLL_MAX_S", "s3cret")
+
+    assert ims("list")[0] == 0
+
+
+def test_an_unknown_variable_is_reported_once_without_its_value(
+    ims: Ims, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("IMS_IMPORT_POLL_MAKS_S", "s3cret")
+
+    code, out, err = ims("list", "--json")
+
+    assert (code, out) == (0, "[]\n")
+    assert err == (
+        "ims-import: warning: IMS_IMPORT_POLL_MAKS_S is not a setting; "
+        "did you mean IMS_IMPORT_POLL_MAX_S?\n"
+    )
+    assert "s3cret" not in ims("list", "--help")[2]
 
 
 def test_resolve_requires_exactly_one_decision(ims: Ims) -> None:

@@ -105,5 +105,5 @@ def test_iams_own_pause_is_told() -> None:
 
 
 def test_a_key_that_is_none_is_not_used(caplog: pytest.LogCaptureFixture) -> None:
-    assert secret_keys(Settings(secret_key=SecretStr("short"))) == []
+    assert secret_keys(Settings(secret_key=(SecretStr("short"),))) == []
     assert "short" not in caplog.text

@@ -6,13 +6,14 @@ from celery import signals
 
 from ims_config.celery_app import make_celery
 from ims_config.logs import bind, configure_logging
-from ims_config.settings import Settings
+from ims_config.settings import WorkerSettings
 from ims_worker import tasks
 from ims_worker.adapters.redis import celery_transport
 from ims_worker.scheduler import SchedulerStep
 
 celery_transport.install()
-app = make_celery(Settings())
+settings = WorkerSettings()
+app = make_celery(settings)
 app.set_default()
 tasks.register(app)
 app.steps["worker"].add(SchedulerStep)
@@ -22,7 +23,7 @@ app.amqp.queues.select([queue.name for queue in app.conf.task_queues])
 
 @signals.setup_logging.connect(weak=False)  # type: ignore[untyped-decorator]
 def _log_our_way(**_: Any) -> None:
-    configure_logging(Settings())
+    configure_logging(settings)
 
 
 @signals.task_prerun.connect(weak=False)  # type: ignore[untyped-decorator]

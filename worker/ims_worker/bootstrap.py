@@ -1,7 +1,7 @@
 """Wires the story to the real ledger, cloud and schedule, once per process."""
 
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from functools import cache
 
 from redis import Redis
@@ -10,7 +10,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 from redis.retry import Retry
 
-from ims_config.settings import Settings
+from ims_config.settings import BrokerSettings, LedgerSettings, WorkerSettings
 from ims_ledger import Ledger
 from ims_worker.adapters.obs import ObjectStorage
 from ims_worker.adapters.otc.clouds import OpenStackClouds
@@ -27,7 +27,7 @@ from ims_worker.importer import Importer
 class Services:
     """What the tasks and the scheduler of one worker process work with."""
 
-    settings: Settings
+    settings: WorkerSettings
     ledger: Ledger
     due: DueSchedule
     leases: Leases
@@ -40,7 +40,7 @@ class Services:
     redis: Redis
 
 
-def connect_redis(settings: Settings) -> Redis:
+def connect_redis(settings: BrokerSettings) -> Redis:
     """A client with short time limits: a task must not hang on a Redis that went away."""
     return Redis.from_url(
         settings.redis,
@@ -52,7 +52,7 @@ def connect_redis(settings: Settings) -> Redis:
     )
 
 
-def open_ledger(settings: Settings) -> Ledger:
+def open_ledger(settings: LedgerSettings) -> Ledger:
     """The ledger; an SQLite one is brought up to date by whoever comes first."""
     ledger = Ledger(settings.ledger)
     if settings.ledger.startswith("sqlite"):
@@ -60,12 +60,12 @@ def open_ledger(settings: Settings) -> Ledger:
     return ledger
 
 
-def patience(settings: Settings) -> PollingPolicy:
+def patience(settings: WorkerSettings) -> PollingPolicy:
     return PollingPolicy(
-        first=timedelta(seconds=settings.poll_first_s),
-        longest=timedelta(seconds=settings.poll_max_s),
-        settle=timedelta(seconds=settings.settle_s),
-        deadline=timedelta(seconds=settings.deadline_s),
+        first=settings.poll_first_s,
+        longest=settings.poll_max_s,
+        settle=settings.settle_s,
+        deadline=settings.deadline_s,
     )
 
 
@@ -73,7 +73,7 @@ def utc_now() -> datetime:
     return datetime.now(UTC)
 
 
-def build(settings: Settings) -> Services:
+def build(settings: WorkerSettings) -> Services:
     """Everything real; a test builds an Importer of its own instead."""
     ledger = open_ledger(settings)
     redis = connect_redis(settings)
@@ -91,8 +91,8 @@ def build(settings: Settings) -> Services:
     return Services(
         settings=settings,
         ledger=ledger,
-        due=DueSchedule(redis, lease=settings.lease),
-        leases=Leases(redis, duration=settings.lease),
+        due=DueSchedule(redis, lease=settings.stale_after_s),
+        leases=Leases(redis, duration=settings.stale_after_s),
         leadership=Leadership(redis),
         clouds=clouds,
         importer=importer,
@@ -105,4 +105,4 @@ def build(settings: Settings) -> Services:
 @cache
 def services() -> Services:
     """The parts of this process, made at first use: after a fork, never before."""
-    return build(Settings())
+    return build(WorkerSettings())

@@ -18,7 +18,7 @@ from typing import Any, Final
 
 from ims_config.celery_app import make_celery
 from ims_config.logs import configure_logging
-from ims_config.settings import Settings
+from ims_config.settings import FlowerSettings
 
 # What a person looks for first; the id, which is long, comes last.
 COLUMNS: Final = "name,state,args,result,retries,received,worker,uuid"
@@ -98,7 +98,7 @@ def _short(text: str) -> str:
 def main(argv: Sequence[str] | None = None) -> int:
     """Serve until SIGINT or SIGTERM."""
     given = _arguments().parse_args(argv)
-    settings = Settings()
+    settings = FlowerSettings()
     configure_logging(settings)
     # Flower defines its options, counters and defaults as it is imported: only where it runs.
     from flower.command import apply_env_options, extract_settings, setup_logging  # noqa: PLC0415
@@ -147,7 +147,7 @@ def _set_options(options: Any, given: argparse.Namespace) -> None:
     options.format_task = format_task
 
 
-def _protect(options: Any, settings: Settings) -> str | None:
+def _protect(options: Any, settings: FlowerSettings) -> str | None:
     """Make sure that a password is asked for; returns the one that was made up for it."""
     if options.basic_auth or options.auth:
         return None

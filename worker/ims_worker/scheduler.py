@@ -88,10 +88,12 @@ class Scheduler:
             self._services.leases.renew()
         if not self._services.leadership.elect(self._who, LEADER_LEASE):
             return
-        if now - self._swept >= self._services.settings.sweep_every_s:
+        if now - self._swept >= self._services.settings.sweep_every_s.total_seconds():
             self._swept = now
             # One that waits longer than this is as good as the next.
-            self._app.send_task(SWEEP, expires=self._services.settings.sweep_every_s)
+            self._app.send_task(
+                SWEEP, expires=self._services.settings.sweep_every_s.total_seconds()
+            )
         self._watch(now)
         self._send_due()
         if now - self._told >= DELIVERIES_EVERY.total_seconds():
@@ -99,7 +101,7 @@ class Scheduler:
             send_due(self._app, self._services)
 
     def _watch(self, now: float) -> None:
-        every = self._services.settings.watch_every_s
+        every = self._services.settings.watch_every_s.total_seconds()
         if self._services.settings.watch_file is not None and now - self._watched >= every:
             self._watched = now
             self._app.send_task(WATCH, expires=every)

@@ -8,7 +8,7 @@ from typing import Any, Final
 from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
 
-from ims_config.settings import Settings
+from ims_config.settings import ApiSettings
 from ims_producer.api import admin, health, imports, obs_events, webhooks
 from ims_producer.api.auth import Rate, ask_for_keys
 from ims_producer.api.problems import Problem, answer_with_problems, limit_bodies
@@ -26,13 +26,13 @@ Every call but `/healthz` and `/readyz` needs an API key, `Authorization: Bearer
 """
 
 
-def make_app(settings: Settings, *, auth: bool = True) -> FastAPI:
+def make_app(settings: ApiSettings, *, auth: bool = True) -> FastAPI:
     """An ASGI app on the ledger and the broker of these settings; it holds no cloud credentials.
 
     `auth=False` opens everything: for a loopback address only.
     """
     # Never the client of another API, whatever the environment says.
-    client = Client(settings.model_copy(update={"api_url": None}))
+    client = Client(settings)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -47,6 +47,7 @@ def make_app(settings: Settings, *, auth: bool = True) -> FastAPI:
         license_info={"name": "Apache-2.0"},
         lifespan=lifespan,
     )
+    app.state.settings = settings
     app.state.client, app.state.auth, app.state.rate = client, auth, Rate(settings)
     answer_with_problems(app)
     # The last one added is the first to see a request.

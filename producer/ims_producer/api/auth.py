@@ -16,7 +16,7 @@ from limits.strategies import SlidingWindowCounterRateLimiter
 from redis import RedisError
 
 from ims_config.records import ImportRecord, Scope
-from ims_config.settings import Settings
+from ims_config.settings import ApiSettings
 from ims_ledger import LedgerOutdated, LedgerUnavailable, NoSuchImport
 from ims_ledger.api_keys import ApiKey
 from ims_producer.api.problems import FieldError, Refusal, answer, no_ledger
@@ -63,7 +63,7 @@ class Caller:
 class Rate:
     """How often each key may ask, counted in Redis for all API processes together."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: ApiSettings) -> None:
         options = {"socket_timeout": 1, "socket_connect_timeout": 1}
         storage = storage_from_string(settings.redis, **options)
         self._limiter = SlidingWindowCounterRateLimiter(storage)

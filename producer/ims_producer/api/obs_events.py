@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from redis import RedisError
 
 from ims_config.records import Scope
+from ims_config.settings import ApiSettings
 from ims_producer.api.auth import client_of, key_documented, not_known, who_may
 from ims_producer.api.problems import WITH_BODY, Refusal, documented
 from ims_producer.api.smn import NotFromSmn, SmnAway, SmnMessage, confirm, verify
@@ -86,7 +87,7 @@ def take_event(
 
 
 def _take_message(request: Request, message: SmnMessage) -> EventReceipt:
-    settings = client_of(request).settings
+    settings: ApiSettings = request.app.state.settings
     try:
         verify(message, settings)
         if message.type == "SubscriptionConfirmation":

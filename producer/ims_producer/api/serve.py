@@ -6,7 +6,7 @@ from typing import Final
 import uvicorn
 
 from ims_config.logs import configure_logging
-from ims_config.settings import Settings
+from ims_config.settings import ApiSettings
 from ims_producer.api.app import make_app
 
 # Followers of events would keep the process for ever; they connect again.
@@ -22,7 +22,7 @@ def is_loopback(host: str) -> bool:
         return False
 
 
-def serve(settings: Settings, *, host: str, port: int, auth: bool) -> None:
+def serve(settings: ApiSettings, *, host: str, port: int, auth: bool) -> None:
     """Serve until SIGTERM or Ctrl-C."""
     configure_logging(settings)
     uvicorn.run(

@@ -6,7 +6,6 @@ topic is signed by the same service: besides the signature, the topic must be on
 
 import base64
 import binascii
-from collections.abc import Collection
 from functools import lru_cache
 from http import HTTPStatus
 from typing import Final, Literal
@@ -19,7 +18,7 @@ from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from pydantic import BaseModel, ConfigDict, Field
 
-from ims_config.settings import PREFIX, Settings
+from ims_config.settings import PREFIX, ApiSettings
 
 TIMEOUT_S: Final = (3.05, 10)
 _LARGEST_CERTIFICATE: Final = 64 * 1024
@@ -51,9 +50,9 @@ class SmnAway(Exception):
     """The service does not give its certificate, or takes no confirmation: try again."""
 
 
-def verify(message: SmnMessage, settings: Settings) -> None:
+def verify(message: SmnMessage, settings: ApiSettings) -> None:
     """Raises NotFromSmn, SmnAway."""
-    topics = _listed(settings.smn_topics)
+    topics = settings.smn_topics
     if message.topic_urn not in topics:
         raise NotFromSmn(
             f"topic {message.topic_urn!r} is not one of {PREFIX}SMN_TOPICS"
@@ -72,7 +71,7 @@ def verify(message: SmnMessage, settings: Settings) -> None:
         raise NotFromSmn("its signature does not fit") from exc
 
 
-def confirm(message: SmnMessage, settings: Settings) -> None:
+def confirm(message: SmnMessage, settings: ApiSettings) -> None:
     """Confirm the subscription. Raises NotFromSmn, SmnAway."""
     _check_address(message.subscribe_url or "", settings, "subscribe_url")
     _get(message.subscribe_url or "")
@@ -85,8 +84,8 @@ def _signed_text(message: SmnMessage) -> bytes:
     return "".join(f"{name}\n{value}\n" for name, value in said).encode("utf-8", "replace")
 
 
-def _check_address(url: str, settings: Settings, field: str) -> None:
-    hosts = _listed(settings.smn_hosts)
+def _check_address(url: str, settings: ApiSettings, field: str) -> None:
+    hosts = settings.smn_hosts
     try:
         parts = urlsplit(url)
         good = parts.scheme == "https" and parts.netloc in hosts
@@ -113,7 +112,3 @@ def _get(url: str) -> bytes:
             return answer.raw.read(_LARGEST_CERTIFICATE, decode_content=True) or b""
     except (requests.RequestException, OSError) as exc:
         raise SmnAway(f"{urlsplit(url).netloc} does not answer: {type(exc).__name__}") from exc
-
-
-def _listed(text: str) -> Collection[str]:
-    return {part.strip() for part in text.split(",") if part.strip()}

@@ -1,5 +1,6 @@
 """The program: registers the commands and turns errors into exit codes."""
 
+import os
 import sys
 from typing import Annotated
 
@@ -76,15 +77,27 @@ def _print_version(requested: bool) -> None:  # noqa: FBT001  # the signature th
 
 @app.callback()
 def _common(
+    context: typer.Context,
     *,
-    version: Annotated[  # its callback does the work
+    version: Annotated[  # noqa: ARG001  # its callback does the work
         bool,
         typer.Option(
             "--version", callback=_print_version, is_eager=True, help="Print the version."
         ),
     ] = False,
 ) -> None:
-    pass
+    # The log of these three holds the warning.
+    logs = context.invoked_subcommand in ("worker", "api", "flower")
+    if not logs and not {"-h", "--help"} & {*sys.argv}:
+        _warn_of_unknown_variables()
+
+
+def _warn_of_unknown_variables() -> None:
+    from ims_config.settings import unknown_variables
+
+    for name, closest in unknown_variables(os.environ).items():
+        hint = f"; did you mean {closest}?" if closest else ""
+        print(f"ims-import: warning: {name} is not a setting{hint}", file=sys.stderr)
 
 
 def run() -> None:

@@ -86,7 +86,7 @@ def api(
       ims-import api --no-auth
     """
     _needs("api")
-    from ims_config.settings import Settings
+    from ims_config.settings import ApiSettings
     from ims_producer.api.serve import is_loopback, serve
 
     if no_auth and not is_loopback(host):
@@ -95,7 +95,7 @@ def api(
             f"--no-auth --host {host}: anyone who can reach that address could submit and cancel "
             "imports; --no-auth requires a loopback address such as 127.0.0.1",
         )
-    serve(Settings(), host=host, port=port, auth=not no_auth)
+    serve(ApiSettings(), host=host, port=port, auth=not no_auth)
 
 
 def flower(context: typer.Context) -> None:

@@ -92,13 +92,13 @@ def secret(url: Url) -> None:
     stored nowhere. Run this command with the same IMS_IMPORT_SECRET_KEY as the workers.
     """
     from ims_config.import_request import parse_webhook_url
-    from ims_config.settings import PREFIX, Settings
+    from ims_config.settings import PREFIX, WorkerSettings
     from ims_config.webhooks import endpoint_of, secrets_of
 
     endpoint = endpoint_of(parse_webhook_url(url))
     # The HTTP API does not know the secret key, so this reads the ledger directly.
-    settings = Settings().model_copy(update={"api_url": None})
-    if settings.secret_key is None:
+    settings = WorkerSettings()
+    if not settings.secret_key:
         stop(
             Exit.USAGE,
             f"{PREFIX}SECRET_KEY is not set; run this on a worker host, e.g. "
@@ -106,7 +106,7 @@ def secret(url: Url) -> None:
         )
     with ims_producer.Client(settings) as client:
         [current, *_] = client.ledger.webhook_endpoints.generations(endpoint)
-    print(secrets_of(settings.secret_key.get_secret_value(), endpoint, [current])[0])
+    print(secrets_of(settings.secret_keys, endpoint, [current])[0])
 
 
 @app.command()

@@ -10,7 +10,7 @@ from email.utils import parsedate_to_datetime
 from functools import cached_property
 from typing import Any, Final
 
-from ims_config.settings import PREFIX, Settings
+from ims_config.settings import PREFIX, WorkerSettings
 from ims_worker.bucket_rules import StoredObject
 
 MOST_IN_A_PAGE: Final = 1000
@@ -34,7 +34,7 @@ class Page:
 class ObjectStorage:
     """Every method may raise StorageProblem."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: WorkerSettings) -> None:
         self._settings = settings
 
     @cached_property

@@ -8,7 +8,7 @@ are not used.
 
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from threading import Timer
@@ -47,11 +47,11 @@ class Forbidden(Exception):
 class AllowList:
     """Which hosts may be reached although they are not public."""
 
-    def __init__(self, text: str) -> None:
-        """`text`: networks, addresses and host names, separated by commas."""
+    def __init__(self, entries: Iterable[str]) -> None:
+        """`entries`: networks, addresses and host names."""
         self._networks = []
         self._names = set()
-        for part in filter(None, (each.strip() for each in text.split(","))):
+        for part in entries:
             try:
                 self._networks.append(ip_network(part, strict=False))
             except ValueError:

@@ -1,7 +1,7 @@
 """The sweep: rebuilds the due schedule from the ledger and deletes old imports."""
 
 import logging
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Final
 
 from celery import Celery
@@ -23,7 +23,7 @@ def register(app: Celery) -> None:
 def sweep() -> int:
     """Restore every open import that the schedule has lost; returns how many."""
     services = bootstrap.services()
-    stale = datetime.now(UTC) - services.settings.lease
+    stale = datetime.now(UTC) - services.settings.stale_after_s
     restored, after = 0, None
     while page := services.ledger.imports.unreported(limit=SWEEP_PAGE, after=after):
         # The first message of a younger import is still on its way.
@@ -39,6 +39,6 @@ def sweep() -> int:
 def _prune(services: Services) -> None:
     if services.settings.retention_days is None:
         return
-    before = datetime.now(UTC) - timedelta(days=services.settings.retention_days)
+    before = datetime.now(UTC) - services.settings.retention_days
     if pruned := services.ledger.imports.prune(before=before):
         logger.info("old imports deleted", extra={"count": pruned})

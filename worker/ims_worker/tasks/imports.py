@@ -125,7 +125,7 @@ def submit_import(self: Any, ticket: ImportRef | str) -> ImportRef:
         _again(services, hold, pause, live)
         raise Ignore(record.state)
     # The poll that Celery sends now carries this generation; if it is lost, the lease runs out.
-    _again(services, hold, services.settings.lease, live)
+    _again(services, hold, services.settings.stale_after_s, live)
     return ref_to(record, hold.generation)
 
 

@@ -43,14 +43,14 @@ def deliver_webhook(delivery_id: str, generation: int) -> None:
     letter = services.ledger.outbox.begin(Claim(delivery_id, generation), lease=LEASE)
     if letter is None:
         return
-    key = services.settings.secret_key
-    if key is None:
+    keys = services.settings.secret_keys
+    if not keys:
         outcome: Delivered | Rejected = Rejected(
             error="the worker has no IMS_IMPORT_SECRET_KEY to sign with"
         )
     else:
         generations = services.ledger.webhook_endpoints.generations(letter.endpoint)
-        secrets = secrets_of(key.get_secret_value(), letter.endpoint, generations)
+        secrets = secrets_of(keys, letter.endpoint, generations)
         outcome = send(
             letter.url,
             delivery_id,
@@ -69,7 +69,7 @@ def _note(services: Services, letter: OutgoingMessage, outcome: Delivered | Reje
             services.ledger.outbox.delivered(letter, status)
             logger.info("webhook delivered", extra=about)
         case Rejected(error=error, http_status=status):
-            pause = pause_after(letter.attempts + 1, outcome, services.settings.webhook_pauses)
+            pause = pause_after(letter.attempts + 1, outcome, services.settings.webhook_pauses_s)
             if pause is None:
                 services.ledger.outbox.given_up(letter, status, error)
                 logger.error("webhook given up", extra=about | {"why": error})

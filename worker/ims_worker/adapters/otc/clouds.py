@@ -17,7 +17,7 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from ims_config.records import ErrorClass, Failure
-from ims_config.settings import Settings
+from ims_config.settings import BrokerSettings, WorkerSettings
 from ims_config.worker_reports import CloudError, CloudReport, ImageQuota
 from ims_worker.adapters.otc import responses
 from ims_worker.adapters.otc.auth import (
@@ -54,7 +54,7 @@ _WRONG_HINT: Final = (
 )
 
 
-def coordination_redis(settings: Settings) -> "Redis":
+def coordination_redis(settings: BrokerSettings) -> "Redis":
     """A client that gives up quickly: without Redis a worker goes on alone."""
     return Redis.from_url(
         settings.redis,
@@ -72,7 +72,7 @@ class Cloud:
         self,
         name: str | None,
         reread: Callable[[], Any],
-        settings: Settings,
+        settings: WorkerSettings,
         redis: "Redis | None",
         now: Now,
     ) -> None:
@@ -83,10 +83,10 @@ class Cloud:
         self._reread = reread
         self._now = now
         verify, cert = region.get_requests_verify_args()
-        self._login_session = _session(settings, verify, cert, read_s=LOGIN_READ_S)
+        self._login_session = _session(settings, verify, cert, longest_read_s=LOGIN_READ_S)
         self.tokens = SharedToken(self._log_in, _vault(settings, redis, self.identity), now=now)
         self.service = ImsService(
-            _session(settings, verify, cert, read_s=settings.read_timeout_s),
+            _session(settings, verify, cert),
             self.tokens,
             region=region.get_region_name("image") or None,
             interface=region.get_interface("image") or "public",
@@ -124,7 +124,7 @@ class OpenStackClouds:
 
     def __init__(
         self,
-        settings: Settings,
+        settings: WorkerSettings,
         redis: "Redis | None" = None,
         *,
         now: Now = lambda: datetime.now(UTC),
@@ -272,17 +272,20 @@ def _identity(region: Any) -> Mapping[str, str]:
     return {**found, "auth_type": str(region.config.get("auth_type") or "password")}
 
 
-def _session(settings: Settings, verify: Any, cert: Any, *, read_s: float) -> Session:
+def _session(
+    settings: WorkerSettings, verify: Any, cert: Any, *, longest_read_s: float | None = None
+) -> Session:
+    read_s = settings.read_timeout_s.total_seconds()
     return open_session(
-        connect_timeout_s=settings.connect_timeout_s,
-        read_timeout_s=min(read_s, settings.read_timeout_s),
+        connect_timeout_s=settings.connect_timeout_s.total_seconds(),
+        read_timeout_s=min(longest_read_s or read_s, read_s),
         verify=verify,
         cert=cert,
     )
 
 
 def _vault(
-    settings: Settings, redis: "Redis | None", identity: Mapping[str, str]
+    settings: WorkerSettings, redis: "Redis | None", identity: Mapping[str, str]
 ) -> TokenStore | None:
     keys = secret_keys(settings)
     if redis is None or not keys:
@@ -292,10 +295,9 @@ def _vault(
     return RedisTokenStore(redis, MultiFernet([Fernet(key) for key in keys]), name)
 
 
-def secret_keys(settings: Settings) -> list[str]:
+def secret_keys(settings: WorkerSettings) -> list[str]:
     """The Fernet keys of SECRET_KEY, the first encrypts; empty, with a warning, without them."""
-    text = settings.secret_key.get_secret_value() if settings.secret_key else ""
-    keys = [key.strip() for key in text.split(",") if key.strip()]
+    keys = settings.secret_keys
     try:
         for key in keys:
             Fernet(key)
