@@ -15,7 +15,7 @@ from redis import Redis
 
 from ims_config.names import DUE_KEY
 from ims_config.records import ImportResult
-from ims_ledger import NoSuchImport
+from ims_ledger import NotFound
 from ims_producer import Client
 from ims_sandbox import bucket, diskimages
 from ims_sandbox.cloud import CloudOptions
@@ -58,7 +58,7 @@ class Running:
     def find(self, import_id: str) -> ImportResult | None:
         try:
             return self.client.get(import_id)
-        except NoSuchImport:
+        except NotFound:
             return None
 
     def states(self, ids: Sequence[str]) -> list[str]:

@@ -1,42 +1,43 @@
-"""What is remembered: every import, every step it took, and how it ended."""
+"""The ledger: every import, its transitions and its result, in SQLite or PostgreSQL."""
 
 from typing import TYPE_CHECKING, Any
 
 from ims_ledger.errors import (
     ConcurrentTransition,
+    Conflict,
     IllegalTransition,
     InvalidState,
     KeyConflict,
+    LedgerError,
     LedgerOutdated,
     LedgerUnavailable,
-    NoSuchDelivery,
-    NoSuchImport,
-    NoSuchKey,
-    NoSuchWebhook,
+    NotFound,
+    Unavailable,
 )
 
 if TYPE_CHECKING:
-    from ims_ledger.ledger import Ledger
+    from ims_ledger.ledger import Ledger, open_ledger
 
 __all__ = [
     "ConcurrentTransition",
+    "Conflict",
     "IllegalTransition",
     "InvalidState",
     "KeyConflict",
     "Ledger",
+    "LedgerError",
     "LedgerOutdated",
     "LedgerUnavailable",
-    "NoSuchDelivery",
-    "NoSuchImport",
-    "NoSuchKey",
-    "NoSuchWebhook",
+    "NotFound",
+    "Unavailable",
+    "open_ledger",
 ]
 
 
 def __getattr__(name: str) -> Any:
-    # SQLAlchemy costs a fifth of a second: only who opens a ledger pays it.
-    if name == "Ledger":
-        from ims_ledger.ledger import Ledger  # noqa: PLC0415  # see above
+    # SQLAlchemy takes 0.2 s to import: only processes that open a ledger pay for it.
+    if name in {"Ledger", "open_ledger"}:
+        from ims_ledger import ledger  # noqa: PLC0415  # see above
 
-        return Ledger
+        return getattr(ledger, name)
     raise AttributeError(name)

@@ -12,7 +12,7 @@ from sqlalchemy import Engine, RowMapping, Table, insert, select, update
 
 from ims_config.records import Frozen, Scope
 from ims_ledger.database import transaction
-from ims_ledger.errors import NoSuchKey
+from ims_ledger.errors import NotFound
 from ims_ledger.tables import ApiKeyRow
 
 keys = cast("Table", ApiKeyRow.__table__)
@@ -93,7 +93,7 @@ class ApiKeys:
             return [_key(row) for row in rows]
 
     def revoke(self, key_id: str) -> ApiKey:
-        """From now on it opens nothing; again is no error. Raises NoSuchKey."""
+        """From now on it opens nothing; again is no error. Raises NotFound."""
         mine = keys.c.id == key_id
         with transaction(self._engine, write=True) as db:
             db.execute(
@@ -101,7 +101,7 @@ class ApiKeys:
             )
             row = db.execute(select(keys).where(mine)).mappings().first()
         if row is None:
-            raise NoSuchKey(key_id)
+            raise NotFound("key", key_id)
         return _key(row)
 
 

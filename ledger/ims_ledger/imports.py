@@ -150,7 +150,7 @@ class Imports:
     # --- reading ----------------------------------------------------------------------------
 
     def get(self, import_id: str) -> ImportResult:
-        """The current record. Raises NoSuchImport."""
+        """The current record. Raises NotFound."""
         with transaction(self._engine, write=False) as db:
             return read(db, import_id)
 
@@ -238,7 +238,7 @@ class Imports:
             return list(db.execute(query).scalars())
 
     def events(self, import_id: str, *, after: int = 0) -> list[Event]:
-        """The events of an import with a number above `after`, in order. Raises NoSuchImport."""
+        """The events of an import with a number above `after`, in order. Raises NotFound."""
         query = (
             select(events)
             .where(events.c.import_id == import_id, events.c.id > after)

@@ -44,3 +44,14 @@ class Ledger:
 
     def close(self) -> None:
         self._engine.dispose()
+
+
+def open_ledger(url: str, *, now: Callable[[], datetime] = utc_now) -> Ledger:
+    """Open a ledger; SQLite is migrated by the first process that opens it, PostgreSQL never.
+
+    PostgreSQL is shared by several hosts, where an operator decides when to migrate.
+    """
+    ledger = Ledger(url, now=now)
+    if url.startswith("sqlite"):
+        ledger.migrate()
+    return ledger

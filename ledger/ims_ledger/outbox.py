@@ -17,7 +17,7 @@ from sqlalchemy import Connection, Engine, Table, func, insert, or_, select, upd
 from ims_config.records import Frozen, ImportResult
 from ims_config.webhooks import WebhookEvent, cloud_event, endpoint_of
 from ims_ledger.database import transaction
-from ims_ledger.errors import NoSuchDelivery
+from ims_ledger.errors import NotFound
 from ims_ledger.tables import DeliveryRow, ImportRow
 
 deliveries = cast("Table", DeliveryRow.__table__)
@@ -147,12 +147,12 @@ class Outbox:
     # --- for people -------------------------------------------------------------------------
 
     def get(self, delivery_id: str) -> Delivery:
-        """Raises NoSuchDelivery."""
+        """Raises NotFound."""
         query = select(deliveries).where(deliveries.c.id == delivery_id)
         with transaction(self._engine, write=False) as db:
             row = db.execute(query).mappings().first()
         if row is None:
-            raise NoSuchDelivery(delivery_id)
+            raise NotFound("delivery", delivery_id)
         return Delivery.model_validate(dict(row))
 
     def page(
@@ -176,7 +176,7 @@ class Outbox:
             return [Delivery.model_validate(dict(row)) for row in db.execute(query).mappings()]
 
     def resend(self, delivery_id: str) -> Delivery:
-        """Send it once more, whether it was taken or given up. Raises NoSuchDelivery."""
+        """Send it once more, whether it was taken or given up. Raises NotFound."""
         fresh = {
             "state": DeliveryState.PENDING.value, "attempts": 0, "next_at": self._now(),
             "ended_at": None, "claimed_until": None,
@@ -186,7 +186,7 @@ class Outbox:
             # A message under way from before counts no more.
             newer = {"generation": deliveries.c.generation + 1}
             if not db.execute(update(deliveries).where(mine).values(fresh | newer)).rowcount:
-                raise NoSuchDelivery(delivery_id)
+                raise NotFound("delivery", delivery_id)
         return self.get(delivery_id)
 
 

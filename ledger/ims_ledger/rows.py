@@ -6,7 +6,7 @@ from typing import Final, cast
 from sqlalchemy import Connection, RowMapping, Table, select
 
 from ims_config.records import ImportRecord, ImportResult
-from ims_ledger.errors import NoSuchImport
+from ims_ledger.errors import NotFound
 from ims_ledger.tables import EventRow, ImportRow
 
 imports: Final = cast("Table", ImportRow.__table__)
@@ -22,8 +22,8 @@ def result_of(row: Mapping[str, object] | RowMapping) -> ImportResult:
 
 
 def read(db: Connection, import_id: str) -> ImportResult:
-    """The import as it is in this transaction. Raises NoSuchImport."""
+    """The import as it is in this transaction. Raises NotFound."""
     row = db.execute(select(imports).where(imports.c.id == import_id)).mappings().first()
     if row is None:
-        raise NoSuchImport(import_id)
+        raise NotFound("import", import_id)
     return result_of(row)

@@ -77,7 +77,7 @@ class Transitions:
     ) -> ImportResult:
         """Move an import that is in `from_state` (and has this version) and append the event.
 
-        Raises ConcurrentTransition, IllegalTransition, NoSuchImport.
+        Raises ConcurrentTransition, IllegalTransition, NotFound.
         """
         states = {from_state} if isinstance(from_state, State) else set(from_state)
 
@@ -113,7 +113,7 @@ class Transitions:
         At most `limit` imports of a project are active over all workers: they are counted under a
         lock, so the count cannot leak. Within a priority the order is first come, first served.
         `why(active, place)` returns the reason of a waiting import. Raises ConcurrentTransition,
-        NoSuchImport.
+        NotFound.
         """
         with transaction(self._engine, write=True) as db:
             self._lock_project(db, project)
@@ -165,7 +165,7 @@ class Transitions:
         """Cancel an import before its POST; after that, store that its image is to be removed.
 
         IMS cannot cancel a job: the worker deletes the image when the job has ended, or leaves it
-        with `leave_image`. Raises NoSuchImport, InvalidState (it has ended).
+        with `leave_image`. Raises NotFound, InvalidState (it has ended).
         """
         changes: Changes = {"cancel": "leave" if leave_image else "delete"}
 

@@ -11,7 +11,7 @@ from sqlalchemy import Connection, Engine, Table, delete, insert, select, update
 from ims_config.records import Frozen
 from ims_config.webhooks import WebhookEvent, endpoint_of
 from ims_ledger.database import transaction
-from ims_ledger.errors import NoSuchWebhook
+from ims_ledger.errors import NotFound
 from ims_ledger.tables import WebhookRow, WebhookSecretRow
 
 webhooks = cast("Table", WebhookRow.__table__)
@@ -68,10 +68,10 @@ class WebhookEndpoints:
             return registered(db)
 
     def remove(self, webhook_id: str) -> None:
-        """It is told nothing new; what waits for it is still sent. Raises NoSuchWebhook."""
+        """It is told nothing new; what waits for it is still sent. Raises NotFound."""
         with transaction(self._engine, write=True) as db:
             if not db.execute(delete(webhooks).where(webhooks.c.id == webhook_id)).rowcount:
-                raise NoSuchWebhook(webhook_id)
+                raise NotFound("webhook", webhook_id)
 
     def rotate(self, url: str) -> str:
         """Give the endpoint of an address a new secret; the one before signs as well for OVERLAP.

@@ -33,7 +33,7 @@ from ims_config.settings import ClientSettings, LedgerSettings
 from ims_config.signatures import import_flow, poll_signature, ref_to
 from ims_config.webhooks import WebhookEvent
 from ims_config.worker_reports import FoundImages, GcReport, ResumeReport, WorkerReply
-from ims_ledger import Ledger
+from ims_ledger import Ledger, open_ledger
 from ims_ledger.api_keys import ApiKey
 from ims_ledger.outbox import Delivery, DeliveryState
 from ims_ledger.webhook_endpoints import Webhook
@@ -96,10 +96,7 @@ class Client:
 
     @cached_property
     def ledger(self) -> Ledger:
-        ledger = Ledger(self.settings.ledger)
-        if self.settings.ledger.startswith("sqlite"):
-            ledger.migrate()
-        return ledger
+        return open_ledger(self.settings.ledger)
 
     @cached_property
     def celery(self) -> Celery:
@@ -159,7 +156,7 @@ class Client:
         return True
 
     def get(self, import_id: str) -> ImportResult:
-        """The import as it stands. Raises ims_ledger.NoSuchImport."""
+        """The import as it stands. Raises ims_ledger.NotFound."""
         [result] = self._with_progress([self.ledger.imports.get(import_id)])
         return result
 
@@ -221,7 +218,7 @@ class Client:
         """Cancel an import. Before IMS was asked it is CANCELED at once; after that its job is
         followed and the image deleted when it is done, or left with `leave_image`.
 
-        Raises ims_ledger.NoSuchImport, InvalidState (it has ended).
+        Raises ims_ledger.NotFound, InvalidState (it has ended).
         """
         result = self.ledger.transitions.cancel(
             import_id, leave_image=leave_image, by=by or _user()
@@ -245,7 +242,7 @@ class Client:
     ) -> ImportResult:
         """Decide about an UNCERTAIN import: ask IMS again, name its image, or (neither) give up.
 
-        Raises ims_ledger.NoSuchImport, InvalidState (it is not UNCERTAIN).
+        Raises ims_ledger.NotFound, InvalidState (it is not UNCERTAIN).
         """
         by = by or _user()
         if resubmit:
@@ -347,7 +344,7 @@ class Client:
         return self.ledger.api_keys.all()
 
     def revoke_key(self, key_id: str) -> ApiKey:
-        """From now on it opens nothing. Raises ims_ledger.NoSuchKey."""
+        """From now on it opens nothing. Raises ims_ledger.NotFound."""
         return self.ledger.api_keys.revoke(key_id)
 
     # --- webhooks ---------------------------------------------------------------------------
@@ -369,7 +366,7 @@ class Client:
         return self.ledger.webhook_endpoints.add(checked, events=events, clouds=clouds)
 
     def remove_webhook(self, webhook_id: str) -> None:
-        """It is told nothing new. Raises ims_ledger.NoSuchWebhook."""
+        """It is told nothing new. Raises ims_ledger.NotFound."""
         self.ledger.webhook_endpoints.remove(webhook_id)
 
     def rotate_webhook(self, url: str) -> str:
@@ -389,7 +386,7 @@ class Client:
         return self.ledger.outbox.page(import_id=import_id, state=state, limit=limit, **narrower)
 
     def resend(self, delivery_id: str) -> Delivery:
-        """Send it once more, with the same id. Raises ims_ledger.NoSuchDelivery."""
+        """Send it once more, with the same id. Raises ims_ledger.NotFound."""
         return self.ledger.outbox.resend(delivery_id)
 
     # --- buckets ----------------------------------------------------------------------------

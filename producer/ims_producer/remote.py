@@ -26,10 +26,7 @@ from ims_ledger.api_keys import ApiKey
 from ims_ledger.errors import (
     InvalidState,
     KeyConflict,
-    NoSuchDelivery,
-    NoSuchImport,
-    NoSuchKey,
-    NoSuchWebhook,
+    NotFound,
 )
 from ims_ledger.outbox import Delivery, DeliveryState
 from ims_ledger.webhook_endpoints import Webhook
@@ -279,7 +276,7 @@ class RemoteClient(Client):
     def revoke_key(self, key_id: str) -> ApiKey:
         answer = self._call(self._session, "POST", f"/v1/keys/{_part(key_id)}/revoke")
         if answer.status_code in _NO_SUCH:
-            raise NoSuchKey(key_id)
+            raise NotFound("key", key_id)
         self._check(answer)
         return ApiKey.model_validate(answer.json())
 
@@ -305,7 +302,7 @@ class RemoteClient(Client):
     def remove_webhook(self, webhook_id: str) -> None:
         answer = self._call(self._session, "DELETE", f"/v1/webhooks/{_part(webhook_id)}")
         if answer.status_code in _NO_SUCH:
-            raise NoSuchWebhook(webhook_id)
+            raise NotFound("webhook", webhook_id)
         if answer.status_code != HTTPStatus.NO_CONTENT:
             self._check(answer)
 
@@ -328,7 +325,7 @@ class RemoteClient(Client):
         path = f"/v1/deliveries/{_part(delivery_id)}/resend"
         answer = self._call(self._session, "POST", path)
         if answer.status_code in _NO_SUCH:
-            raise NoSuchDelivery(delivery_id)
+            raise NotFound("delivery", delivery_id)
         self._check(answer)
         return Delivery.model_validate(answer.json())
 
@@ -380,10 +377,10 @@ class RemoteClient(Client):
             case HTTPStatus.UNAUTHORIZED | HTTPStatus.FORBIDDEN:
                 raise KeyRefused(_with_fields(detail, problem))
             case HTTPStatus.NOT_FOUND if import_id is not None and problem:
-                raise NoSuchImport(import_id)
+                raise NotFound("import", import_id)
             case HTTPStatus.UNPROCESSABLE_ENTITY if import_id is not None:
                 # Ids that no import can have.
-                raise NoSuchImport(import_id)
+                raise NotFound("import", import_id)
             case HTTPStatus.BAD_REQUEST | HTTPStatus.UNPROCESSABLE_ENTITY:
                 raise InvalidRequest(_with_fields("", problem) or detail)
             case HTTPStatus.REQUEST_ENTITY_TOO_LARGE:

@@ -16,12 +16,15 @@ from racing import migrate, win_a_move
 from ims_config.records import ErrorClass, Failure, ImageFacts, State
 from ims_ledger import (
     ConcurrentTransition,
+    Conflict,
     IllegalTransition,
     KeyConflict,
     Ledger,
+    LedgerError,
     LedgerOutdated,
     LedgerUnavailable,
-    NoSuchImport,
+    NotFound,
+    open_ledger,
 )
 
 NOON = datetime(2026, 11, 23, 12, tzinfo=UTC)
@@ -51,7 +54,7 @@ def test_a_request_is_remembered_as_it_was_asked(ledger: Ledger) -> None:
 
 
 def test_an_unknown_id_is_no_such_import(ledger: Ledger) -> None:
-    with pytest.raises(NoSuchImport, match="no such import: nobody"):
+    with pytest.raises(NotFound, match="no such import: nobody"):
         ledger.imports.get("nobody")
 
 
@@ -66,7 +69,7 @@ def test_the_same_key_and_request_are_the_same_import(ledger: Ledger) -> None:
 def test_the_same_key_with_another_request_is_a_conflict(ledger: Ledger) -> None:
     ledger.imports.record(a_request(), key="k")
 
-    with pytest.raises(KeyConflict, match="key 'k' stands for another request"):
+    with pytest.raises(KeyConflict, match="key 'k' belongs to a different request"):
         ledger.imports.record(a_request(name="other"), key="k")
 
 
@@ -98,6 +101,42 @@ def test_a_move_is_remembered_with_its_event(ledger: Ledger) -> None:
         (State.RUNNING, State.FAILED),
     ]
     assert ledger.imports.events(import_id)[-1].facts["error"]["code"] == "IMG.0057"
+
+
+def test_every_error_has_a_kind_and_fields(ledger: Ledger) -> None:
+    record, _ = ledger.imports.record(a_request(), key="k")
+    errors = [
+        (NotFound, lambda: ledger.imports.get("x")),
+        (NotFound, lambda: ledger.api_keys.revoke("x")),
+        (NotFound, lambda: ledger.webhook_endpoints.remove("x")),
+        (NotFound, lambda: ledger.outbox.get("x")),
+        (Conflict, lambda: ledger.imports.record(a_request(name="other"), key="k")),
+        (Conflict, lambda: ledger.transitions.retry(record.id, by="me")),
+    ]
+    caught = []
+    for kind, act in errors:
+        with pytest.raises(LedgerError) as error:
+            act()
+        assert isinstance(error.value, kind)
+        caught.append(error.value)
+
+    not_found = [(error.kind, error.id) for error in caught if isinstance(error, NotFound)]
+    assert not_found == [(kind, "x") for kind in ("import", "key", "webhook", "delivery")]
+    assert {error.current.id for error in caught if isinstance(error, Conflict)} == {record.id}
+
+
+def test_a_missing_item_is_still_one_behind_celery() -> None:
+    # Celery stores the class and `args` of an exception, and calls the one with the other.
+    error = NotFound("delivery", "x")
+
+    assert str(NotFound(*error.args)) == str(error)
+
+
+def test_an_opened_sqlite_ledger_is_migrated(sqlite_url: str) -> None:
+    ledger = open_ledger(sqlite_url)
+
+    assert ledger.is_current()
+    ledger.close()
 
 
 def test_events_can_be_read_on_from_the_last_one_seen(ledger: Ledger) -> None:

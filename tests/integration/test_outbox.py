@@ -9,7 +9,7 @@ from builders import a_request
 
 from ims_config.records import ErrorClass, Failure, ImportRecord, Progress, State
 from ims_config.webhooks import WebhookEvent
-from ims_ledger import IllegalTransition, Ledger, NoSuchDelivery, NoSuchWebhook
+from ims_ledger import IllegalTransition, Ledger, NotFound
 from ims_ledger.outbox import MOST_AT_ONCE, MOST_AT_ONE_ENDPOINT, DeliveryState, OutgoingMessage
 from ims_ledger.webhook_endpoints import OVERLAP
 
@@ -169,7 +169,7 @@ def test_a_removed_webhook_is_told_nothing_new(ledger: Ledger) -> None:
     runs(ledger, url=None)
 
     assert (ledger.webhook_endpoints.all(), told(ledger)) == ([], [])
-    with pytest.raises(NoSuchWebhook):
+    with pytest.raises(NotFound):
         ledger.webhook_endpoints.remove(webhook.id)
 
 
@@ -271,7 +271,7 @@ def test_a_delivery_can_be_sent_again_as_it_was(ledger: Ledger) -> None:
     assert (fresh.state, fresh.attempts) == ("pending", 0)
     [again] = in_hand(ledger)
     assert (again.claim.id, again.body) == (first.claim.id, first.body)
-    with pytest.raises(NoSuchDelivery):
+    with pytest.raises(NotFound):
         ledger.outbox.resend("msg_none")
 
 

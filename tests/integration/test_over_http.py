@@ -16,7 +16,7 @@ from builders import a_body
 from running import Running, until
 
 from ims_config.settings import Settings
-from ims_ledger import InvalidState, KeyConflict, NoSuchImport
+from ims_ledger import InvalidState, KeyConflict, NotFound
 from ims_producer import Client, InvalidRequest
 from ims_producer.errors import ApiUnavailable, KeyRefused
 from ims_producer.remote import RemoteClient
@@ -194,8 +194,8 @@ def test_the_client_is_the_same_and_raises_the_same(client: Client) -> None:
     assert import_id in [record.id for record in client.list(limit=300)]
     with pytest.raises(KeyConflict) as conflict:
         client.submit(a_body(name="other"), key="by-client")
-    assert conflict.value.existing.id == import_id
-    with pytest.raises(NoSuchImport):
+    assert conflict.value.current.id == import_id
+    with pytest.raises(NotFound):
         client.get("nobody")
     with pytest.raises(InvalidState):
         client.cancel(import_id)

@@ -10,8 +10,8 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 from redis.retry import Retry
 
-from ims_config.settings import BrokerSettings, LedgerSettings, WorkerSettings
-from ims_ledger import Ledger
+from ims_config.settings import BrokerSettings, WorkerSettings
+from ims_ledger import Ledger, open_ledger
 from ims_worker.adapters.obs import ObjectStorage
 from ims_worker.adapters.otc.clouds import OpenStackClouds
 from ims_worker.adapters.public_http import AllowList
@@ -52,14 +52,6 @@ def connect_redis(settings: BrokerSettings) -> Redis:
     )
 
 
-def open_ledger(settings: LedgerSettings) -> Ledger:
-    """The ledger; an SQLite one is brought up to date by whoever comes first."""
-    ledger = Ledger(settings.ledger)
-    if settings.ledger.startswith("sqlite"):
-        ledger.migrate()
-    return ledger
-
-
 def patience(settings: WorkerSettings) -> PollingPolicy:
     return PollingPolicy(
         first=settings.poll_first_s,
@@ -75,7 +67,7 @@ def utc_now() -> datetime:
 
 def build(settings: WorkerSettings) -> Services:
     """Everything real; a test builds an Importer of its own instead."""
-    ledger = open_ledger(settings)
+    ledger = open_ledger(settings.ledger)
     redis = connect_redis(settings)
     clouds = OpenStackClouds(settings, redis)
     importer = Importer(

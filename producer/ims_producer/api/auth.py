@@ -17,8 +17,8 @@ from redis import RedisError
 
 from ims_config.records import ImportRecord, Scope
 from ims_config.settings import ApiSettings
-from ims_ledger import LedgerOutdated, LedgerUnavailable, NoSuchImport
 from ims_ledger.api_keys import ApiKey
+from ims_ledger.errors import NotFound, Unavailable
 from ims_producer.api.problems import FieldError, Refusal, answer, no_ledger
 from ims_producer.client import Client
 
@@ -55,9 +55,9 @@ class Caller:
         return self.key is None or self.key.knows(cloud)
 
     def ensure_visible(self, record: ImportRecord) -> None:
-        """Raises NoSuchImport for what another key's clouds have: its existence is no news."""
+        """Raises NotFound for what another key's clouds have: its existence is no news."""
         if not self.may_ask_for(record.cloud):
-            raise NoSuchImport(record.id)
+            raise NotFound("import", record.id)
 
 
 class Rate:
@@ -100,7 +100,7 @@ def ask_for_keys(app: FastAPI) -> None:
                 request.state.caller = await run_in_threadpool(_caller, request)
             except Refusal as refusal:
                 return answer(refusal)
-            except (LedgerUnavailable, LedgerOutdated) as exc:
+            except Unavailable as exc:
                 return answer(no_ledger(exc))
         return await call_next(request)
 

@@ -9,7 +9,7 @@ from fastapi.responses import StreamingResponse
 
 from ims_config.import_request import InvalidRequest, parse_request
 from ims_config.records import ImportRecord, ImportResult, Scope
-from ims_ledger import KeyConflict, NoSuchImport
+from ims_ledger import KeyConflict, NotFound
 from ims_producer.api import schemas
 from ims_producer.api.auth import Caller, client_of, needs, refuse_cloud
 from ims_producer.api.problems import (
@@ -149,7 +149,7 @@ def list_imports(request: Request, caller: Read, filters: Annotated[Filters, Que
             limit=limit + 1,
             before=schemas.id_of(filters.cursor) if filters.cursor else None,
         )
-    except NoSuchImport as exc:
+    except NotFound as exc:
         raise schemas.bad_cursor() from exc
     more = len(found) > limit
     return Page(items=found[:limit], next=schemas.cursor_of(found[limit - 1]) if more else None)

@@ -15,17 +15,7 @@ from starlette.routing import compile_path
 
 from ims_config.import_request import InvalidRequest
 from ims_config.validation import field_errors
-from ims_ledger import (
-    ConcurrentTransition,
-    InvalidState,
-    KeyConflict,
-    LedgerOutdated,
-    LedgerUnavailable,
-    NoSuchDelivery,
-    NoSuchImport,
-    NoSuchKey,
-    NoSuchWebhook,
-)
+from ims_ledger.errors import Conflict, KeyConflict, NotFound, Unavailable
 
 logger = logging.getLogger(__name__)
 
@@ -99,10 +89,10 @@ def conflict(exc: KeyConflict) -> Refusal:
     # Only the id: the import may be one that this caller must not see.
     return Refusal(
         HTTPStatus.CONFLICT,
-        f"this Idempotency-Key stands for another request, import {exc.existing.id}; "
+        f"this Idempotency-Key stands for another request, import {exc.current.id}; "
         "use a new key for a new request",
         errors=[FieldError(field="Idempotency-Key", detail="was used for another request")],
-        import_id=exc.existing.id,
+        import_id=exc.current.id,
     )
 
 
@@ -122,14 +112,9 @@ def answer_with_problems(app: FastAPI) -> None:
         Refusal: lambda refusal: refusal,
         InvalidRequest: broken_rules,
         KeyConflict: conflict,
-        NoSuchImport: lambda exc: Refusal(HTTPStatus.NOT_FOUND, str(exc)),
-        NoSuchKey: lambda exc: Refusal(HTTPStatus.NOT_FOUND, str(exc)),
-        NoSuchWebhook: lambda exc: Refusal(HTTPStatus.NOT_FOUND, str(exc)),
-        NoSuchDelivery: lambda exc: Refusal(HTTPStatus.NOT_FOUND, str(exc)),
-        InvalidState: lambda exc: Refusal(HTTPStatus.CONFLICT, str(exc)),
-        ConcurrentTransition: lambda exc: Refusal(HTTPStatus.CONFLICT, str(exc)),
-        LedgerUnavailable: no_ledger,
-        LedgerOutdated: no_ledger,
+        NotFound: lambda exc: Refusal(HTTPStatus.NOT_FOUND, str(exc)),
+        Conflict: lambda exc: Refusal(HTTPStatus.CONFLICT, str(exc)),
+        Unavailable: no_ledger,
         RequestValidationError: _unreadable,
         # uvicorn logs the traceback; it is not for the one who asked.
         Exception: lambda _: Refusal(

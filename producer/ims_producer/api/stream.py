@@ -10,7 +10,7 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.sse import format_sse_event
 
 from ims_config.records import Progress
-from ims_ledger import LedgerUnavailable, NoSuchImport
+from ims_ledger import LedgerUnavailable, NotFound
 from ims_producer.client import Client
 
 EVENT_STREAM: Final = "text/event-stream"
@@ -28,7 +28,7 @@ async def stream(client: Client, import_id: str, *, after: int) -> AsyncIterator
             # The record first: what it ended with is then among the events.
             record = await run_in_threadpool(client.get, import_id)
             events = await run_in_threadpool(client.events, import_id, after=after)
-        except (LedgerUnavailable, NoSuchImport):
+        except (LedgerUnavailable, NotFound):
             # The client connects again, with the last event it has seen.
             return
         for event in events:

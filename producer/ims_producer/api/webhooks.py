@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from ims_config.import_request import WebhookUrl
 from ims_config.records import Scope
 from ims_config.webhooks import WebhookEvent
-from ims_ledger import NoSuchDelivery, NoSuchImport
+from ims_ledger import NotFound
 from ims_ledger.outbox import Delivery, DeliveryState
 from ims_ledger.webhook_endpoints import Webhook
 from ims_producer.api.auth import Caller, client_of, needs, of_all_clouds
@@ -140,6 +140,6 @@ def resend(
     known = client.ledger.outbox.get(delivery_id)
     try:
         caller.ensure_visible(client.get(known.import_id))
-    except NoSuchImport as exc:
-        raise NoSuchDelivery(delivery_id) from exc
+    except NotFound as exc:
+        raise NotFound("delivery", delivery_id) from exc
     return client.resend(delivery_id)

@@ -78,17 +78,10 @@ def _stop_for(exc: Exception) -> None:
     match exc:
         case InvalidRequest():
             stop(Exit.USAGE, *exc.problems)
-        case (
-            ledger.KeyConflict()
-            | ledger.NoSuchDelivery()
-            | ledger.NoSuchImport()
-            | ledger.NoSuchKey()
-            | ledger.NoSuchWebhook()
-            | ledger.InvalidState()
-        ):
-            stop(Exit.USAGE, str(exc))
         case ledger.ConcurrentTransition():
             stop(Exit.USAGE, f"{exc}: it changed at the same moment; try again")
+        case ledger.NotFound() | ledger.Conflict():
+            stop(Exit.USAGE, str(exc))
         case ValidationError():
             stop(Exit.USAGE, *_invalid_settings(exc))
         case KeyRefused():

@@ -168,7 +168,7 @@ def _record(
         return None
     except KeyConflict as exc:
         # It was imported before the rule was changed.
-        return exc.existing
+        return exc.current
     if created:
         logger.info("object found", extra={"rule": rule.name, "key": found.key, "id": record.id})
         # A message that gets lost is found missing by the sweep.

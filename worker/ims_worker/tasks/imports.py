@@ -18,7 +18,7 @@ from ims_config.import_request import InvalidRequest, parse_request
 from ims_config.records import ImportRecord, ImportResult, State, WaitsFor
 from ims_config.signatures import ImportRef, import_flow, ref_to
 from ims_config.validation import FieldError
-from ims_ledger.errors import LedgerUnavailable, NoSuchImport
+from ims_ledger.errors import LedgerUnavailable, NotFound
 from ims_worker import bootstrap
 from ims_worker.adapters.redis.leases import Lease
 from ims_worker.bootstrap import Services
@@ -56,7 +56,7 @@ def register(app: Celery) -> None:
         # STARTED would hide the RETRY that a producer sees between two looks.
         track_started=False,
         max_retries=None,
-        throws=(ImportFailed, NoSuchImport),
+        throws=(ImportFailed, NotFound),
     )(poll_import)
     app.task(
         name=names.IMPORT_IMAGE,
@@ -157,7 +157,7 @@ class PollTask(Task):  # type: ignore[misc]  # Celery is untyped
 
     def after_return(self, _status: str, retval: Any, task_id: str, *_what_and_why: Any) -> None:
         services = bootstrap.services()
-        if not isinstance(retval, NoSuchImport):
+        if not isinstance(retval, NotFound):
             services.ledger.imports.mark_reported(task_id)
         services.due.remove(task_id)
 
@@ -184,7 +184,7 @@ def _take(services: Services, hold: Lease, live: PollState, step: Callable[[], N
     """One step of the story; no trouble of our own ends an import."""
     try:
         return step()
-    except NoSuchImport:
+    except NotFound:
         services.leases.release(hold)
         raise
     except LedgerUnavailable as exc:
@@ -266,5 +266,5 @@ def _tell_retry(task: Any, import_id: str, said: str) -> None:
 def _ledger_may_be_gone() -> Iterator[None]:
     try:
         yield
-    except (LedgerUnavailable, NoSuchImport) as exc:
+    except (LedgerUnavailable, NotFound) as exc:
         logger.warning("canvas not kept", extra={"why": str(exc)})
