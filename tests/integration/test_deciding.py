@@ -38,7 +38,7 @@ def test_cancel_deletes_the_image_when_the_job_is_done(running: Running) -> None
     record = ended(running, import_id, "CANCELED")
 
     running.cloud(job_seconds=(0.5, 1))
-    assert "its job is followed to the end" in said
+    assert "will be canceled when its job ends; the image is then deleted" in said
     assert "was deleted" in record["reason"]
     [image] = [image for image in running.books()["images"] if image["import_id"] == import_id]
     assert image["status"] == "deleted"

@@ -200,11 +200,11 @@ def test_the_secret_is_shown_only_where_the_workers_key_is(running: Running) -> 
     ("argv", "said"),
     [
         (("add", "nowhere"), "url: must be an http or https URL"),
-        (("add", "https://a.example", "--event", "x"), "--event 'x': must be one of import."),
+        (("add", "https://a.example", "--event", "x"), "--event x: must be one of import."),
         (("remove", "none"), "no such webhook: none"),
         (("resend", "msg_none"), "no such delivery: msg_none"),
         (("resend",), "use either delivery ids or --failed"),
-        (("deliveries", "--state", "x"), "--state 'x': must be one of pending"),
+        (("deliveries", "--state", "x"), "--state x: must be one of pending"),
         (("secret", "nowhere"), "url: must be an http or https URL"),
     ],
 )

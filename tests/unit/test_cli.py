@@ -3,11 +3,13 @@
 import json
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import pytest
+import typer.main
 from builders import a_body
 
 from ims_config.import_request import ImportRequest, Kind
@@ -21,6 +23,8 @@ from ims_producer.cli.exit_codes import exit_code_of
 Result = tuple[int, str, str]
 Ims = Callable[..., Result]
 COMMANDS = [command.name or "" for command in app.registered_commands]
+# These pass their arguments, also --help, to other programs.
+PASSED_ON = ("flower", "sandbox", "demo")
 
 
 @pytest.fixture
@@ -96,14 +100,33 @@ def test_summaries_of_commands_fit_into_80_columns(
     assert "..." not in out.partition("Commands:")[2]
 
 
-@pytest.mark.parametrize(
-    "command", [name for name in COMMANDS if name not in ("flower", "sandbox", "demo")]
-)
+@pytest.mark.parametrize("command", [name for name in COMMANDS if name not in PASSED_ON])
 def test_help_of_every_command_has_an_example(ims: Ims, command: str) -> None:
     code, out, _ = ims(command, "--help")
 
     assert code == 0
     assert f"ims-import {command}" in out.partition("Example")[2]
+
+
+def all_commands(group: Any, *path: str) -> Iterator[tuple[str, ...]]:
+    yield path
+    for name, command in getattr(group, "commands", {}).items():
+        yield from all_commands(command, *path, name)
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [path for path in all_commands(typer.main.get_command(app)) if not {*path} & {*PASSED_ON}],
+    ids=" ".join,
+)
+def test_help_fits_into_80_columns(
+    ims: Ims, monkeypatch: pytest.MonkeyPatch, argv: tuple[str, ...]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+
+    _, out, _ = ims(*argv, "--help")
+
+    assert [line for line in out.splitlines() if len(line) > 80] == []
 
 
 def test_submit_has_an_option_for_every_parameter_of_a_request(ims: Ims) -> None:

@@ -76,7 +76,8 @@ def list_imports(
 
 def watch(
     ids: Annotated[
-        list[str] | None, typer.Argument(metavar="[ID]…", help="Imports; default: all open ones.")
+        list[str] | None,
+        typer.Argument(metavar="ID", help="Ids of imports; default: all open ones."),
     ] = None,
     *,
     timeout: Timeout = None,

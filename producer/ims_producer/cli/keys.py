@@ -49,7 +49,8 @@ def create(
     Examples:
       ims-import keys create --name ci --scope submit,read --expires 90d
       ims-import keys create --name dashboard --scope read --cloud otc-prod
-      export IMS_IMPORT_API_KEY=$(ims-import keys create --name me --scope submit,read)
+      export IMS_IMPORT_API_KEY=$(
+          ims-import keys create --name me --scope submit,read)
     """
     from ims_config.records import Scope
 

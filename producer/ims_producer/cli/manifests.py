@@ -254,7 +254,7 @@ def _print_dropped(
     for record in dropped(manifest.name, requests, records):
         print(
             f"dropped   {record.name}{_where(record.cloud)}  the manifest no longer lists image "
-            f"{record.image_id} of import {record.id}; the image is kept",
+            f"{record.image_id} of import {record.id}; the image stays",
             file=sys.stderr,
         )
 

@@ -122,9 +122,9 @@ def submit(  # typer reads the options from the signature
 
     \b
     Examples:
-      ims-import submit my-bucket:images/ubuntu.qcow2 --name ubuntu-24.04 --min-disk 40 \\
-          --os-version "Ubuntu 24.04 server 64bit" --wait
-      ims-import submit my-bucket:data.vmdk --kind data --name data --min-disk 100
+      ims-import submit my-bucket:images/ubuntu.qcow2 --name ubuntu-24.04 \\
+          --min-disk 40 --os-version "Ubuntu 24.04 server 64bit" --wait
+      ims-import submit my-bucket:d.vmdk --kind data --name d --min-disk 100
       ims-import submit --file request.json --key build-4711 --json
     """
     options = {

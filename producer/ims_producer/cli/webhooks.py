@@ -42,8 +42,8 @@ def add(
 
     \b
     Examples:
-      ims-import webhooks add https://chat.example/hooks/images --event import.failed
-      ims-import webhooks secret https://chat.example/hooks/images
+      ims-import webhooks add https://chat.example/hook --event import.failed
+      ims-import webhooks secret https://chat.example/hook
     """
     from ims_config.webhooks import WebhookEvent
     from ims_producer.cli import render
