@@ -1,4 +1,4 @@
-"""What a user has: programs, a terminal, a browser."""
+"""Programs that a user has installed."""
 
 import os
 import shutil
@@ -8,9 +8,9 @@ import pytest
 
 @pytest.fixture
 def chromium() -> str:
-    found = shutil.which("chromium") or shutil.which("chromium-browser")
-    if found is None:
+    program = shutil.which("chromium") or shutil.which("chromium-browser")
+    if program is None:
         if os.environ.get("CI"):
-            pytest.fail("chromium is not installed, and in CI nothing may be skipped")
+            pytest.fail("chromium is not installed, and CI must not skip tests")
         pytest.skip("chromium is not installed (on Debian: apt install chromium)")
-    return found
+    return program

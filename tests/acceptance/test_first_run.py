@@ -1,4 +1,4 @@
-"""The first minutes with the product: the demo, and the stack that stays until Ctrl-C."""
+"""The demo, and the stack of `make up`, as a new user runs them."""
 
 import os
 import re
@@ -16,7 +16,7 @@ STANDARD_PORTS = ("6379", "5672", "5432")
 
 @pytest.fixture
 def env(tmp_path: Path) -> dict[str, str]:
-    """The surroundings of a user who has set nothing up; temp files where we can count them."""
+    """The environment of a user without configuration; temporary files go to `tmp_path`."""
     kept = {
         name: value for name, value in os.environ.items() if not name.startswith(("IMS_", "OS_"))
     }
@@ -28,19 +28,19 @@ def left_behind(folder: Path) -> list[str]:
 
 
 def processes_in(folder: Path) -> list[str]:
-    """Commands of processes that were started with this TMPDIR."""
-    found = []
+    """Command lines of running processes whose environment names this folder."""
+    commands = []
     for process in Path("/proc").glob("[0-9]*"):
         try:
             environ = (process / "environ").read_bytes()
             if f"={folder}".encode() in environ and process.name != str(os.getpid()):
-                found.append((process / "cmdline").read_bytes().replace(b"\0", b" ").decode())
+                commands.append((process / "cmdline").read_bytes().replace(b"\0", b" ").decode())
         except OSError:
             continue
-    return found
+    return commands
 
 
-def test_the_demo_imports_three_images_and_refuses_the_broken_one_twice_in_a_row(
+def test_the_demo_creates_three_images_and_explains_the_broken_one_each_time(
     env: dict[str, str], tmp_path: Path
 ) -> None:
     for _ in range(2):
@@ -69,25 +69,25 @@ def up(env: dict[str, str], tmp_path: Path) -> Iterator["subprocess.Popen[str]"]
         process.wait()
 
 
-@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
-def test_up_prints_its_addresses_and_ctrl_c_leaves_nothing_behind(
-    up: "subprocess.Popen[str]", env: dict[str, str], tmp_path: Path, how: signal.Signals
+@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
+def test_up_prints_working_commands_and_ctrl_c_removes_everything(
+    up: "subprocess.Popen[str]", env: dict[str, str], tmp_path: Path, stop: signal.Signals
 ) -> None:
     log = tmp_path / "up.log"
     until(lambda: "ims-import list" in log.read_text(), "the stack is up", seconds=60)
-    said = log.read_text()
+    output = log.read_text()
 
-    commands = re.findall(r"(?m)^  ((?:source|ims-import) .*)$", said)
+    commands = re.findall(r"(?m)^  ((?:source|ims-import) .*)$", output)
     done = subprocess.run(
         ["bash", "-c", "set -e; " + "; ".join(commands)],
         env=env, capture_output=True, text=True, timeout=60, check=False,
     )  # fmt: skip
-    up.send_signal(how)
+    up.send_signal(stop)
     up.wait(timeout=30)
 
     assert done.returncode == 0, done.stderr
     assert "SUCCEEDED" in done.stdout
-    assert not any(f":{port}" in said for port in STANDARD_PORTS)
+    assert not any(f":{port}" in output for port in STANDARD_PORTS)
     assert up.returncode == 0
     assert "nothing is left behind" in log.read_text()
     assert left_behind(tmp_path) == []

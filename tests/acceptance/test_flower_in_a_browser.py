@@ -1,4 +1,4 @@
-"""Flower's pages as a person sees them, in a real browser."""
+"""Flower's pages in a real browser."""
 
 import re
 import subprocess
@@ -14,7 +14,7 @@ from running import Running, until
 
 @pytest.fixture(scope="module")
 def running() -> Iterator[Running]:
-    """A stack on which one import has succeeded and one has failed."""
+    """A stack with one succeeded and one failed import."""
     with Running.start(flower=True) as running:
         for name, file in (("ubuntu-24.04", "ubuntu.qcow2"), ("broken", "broken.qcow2")):
             running.client.submit(a_body(name=name, image_url=f"images:{file}"))
@@ -23,7 +23,7 @@ def running() -> Iterator[Running]:
 
 
 class Browser:
-    """Chromium without a window; each call is a visit of its own."""
+    """Headless Chromium; each call starts a new browser."""
 
     def __init__(self, program: str, profile: Path) -> None:
         self._command = [
@@ -32,7 +32,7 @@ class Browser:
         ]  # fmt: skip
 
     def text(self, url: str) -> str:
-        """The words on a page after its scripts have run."""
+        """The text of a page after its scripts have run."""
         page = self._visit("--dump-dom", url)
         page = re.sub(r"(?s)<(script|style).*?</\1>", " ", page)
         return " ".join(unescape(re.sub(r"<[^>]*>", " ", page)).split())
@@ -52,10 +52,10 @@ def browser(chromium: str, tmp_path: Path) -> Browser:
     return Browser(chromium, tmp_path / "profile")
 
 
-def opened(running: Running, page: str) -> str:
-    pages = running.stack.flower
-    assert pages is not None
-    return f"{pages.url}/{page}".replace("http://", f"http://{pages.basic_auth}@")
+def page_url(running: Running, page: str) -> str:
+    flower = running.stack.flower
+    assert flower is not None
+    return f"{flower.url}/{page}".replace("http://", f"http://{flower.basic_auth}@")
 
 
 def test_imports_can_be_read_and_no_secret_is_shown(
@@ -68,8 +68,8 @@ def test_imports_can_be_read_and_no_secret_is_shown(
         *settings.secret_keys,
     ]
 
-    browser.screenshot(opened(running, "tasks"), artifacts / "flower-tasks.png")
-    pages = {page: browser.text(opened(running, page)) for page in ("tasks", "workers", "broker")}
+    browser.screenshot(page_url(running, "tasks"), artifacts / "flower-tasks.png")
+    pages = {page: browser.text(page_url(running, page)) for page in ("tasks", "workers", "broker")}
 
     tasks = pages["tasks"]
     assert "ubuntu-24.04 from images:ubuntu.qcow2" in tasks
@@ -82,13 +82,13 @@ def test_imports_can_be_read_and_no_secret_is_shown(
     assert [secret for secret in secrets if secret in str(pages)] == []
 
 
-def test_flower_asks_who_is_there(running: Running) -> None:
-    pages = running.stack.flower
-    assert pages is not None
+def test_flower_requires_a_password(running: Running) -> None:
+    flower = running.stack.flower
+    assert flower is not None
 
-    assert requests.get(f"{pages.url}/tasks", timeout=10).status_code == 401
-    assert requests.get(f"{pages.url}/api/tasks", timeout=10).status_code == 401
-    assert requests.get(opened(running, "tasks"), timeout=10).status_code == 200
+    assert requests.get(f"{flower.url}/tasks", timeout=10).status_code == 401
+    assert requests.get(f"{flower.url}/api/tasks", timeout=10).status_code == 401
+    assert requests.get(page_url(running, "tasks"), timeout=10).status_code == 200
 
 
 @pytest.mark.parametrize(
@@ -99,29 +99,29 @@ def test_flower_asks_who_is_there(running: Running) -> None:
         "api/task/send-task/ims.import_image",
     ],
 )
-def test_flower_changes_nothing_unless_asked_to(running: Running, call: str) -> None:
-    pages = running.stack.flower
-    assert pages is not None
+def test_flower_is_read_only_by_default(running: Running, call: str) -> None:
+    flower = running.stack.flower
+    assert flower is not None
 
-    answer = requests.post(
-        f"{pages.url}/{call}", headers=pages.header, json={"args": [a_body()]}, timeout=10
+    response = requests.post(
+        f"{flower.url}/{call}", headers=flower.header, json={"args": [a_body()]}, timeout=10
     )
 
-    assert answer.status_code in (401, 403, 404, 405)
+    assert response.status_code in (401, 403, 404, 405)
     assert running.stack.app.control.ping(timeout=2)
 
 
 def test_the_history_survives_a_restart_of_flower(running: Running) -> None:
-    before = {import_id for import_id in known_to_flower(running) if import_id}
+    before = {import_id for import_id in task_ids_in_flower(running) if import_id}
 
     running.stack.restart_flower()
 
-    until(lambda: before <= set(known_to_flower(running)), "the old tasks are back")
+    until(lambda: before <= set(task_ids_in_flower(running)), "the old tasks are back")
     assert len(before) >= 4
 
 
-def known_to_flower(running: Running) -> list[str]:
-    pages = running.stack.flower
-    assert pages is not None
-    answer = requests.get(f"{pages.url}/api/tasks", headers=pages.header, timeout=10)
-    return [*answer.json()]
+def task_ids_in_flower(running: Running) -> list[str]:
+    flower = running.stack.flower
+    assert flower is not None
+    response = requests.get(f"{flower.url}/api/tasks", headers=flower.header, timeout=10)
+    return [*response.json()]

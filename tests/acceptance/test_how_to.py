@@ -1,4 +1,4 @@
-"""The recipes of docs/how-to, run as they are written there, but for installing."""
+"""Runs the recipes of docs/how-to as written, except for the installation."""
 
 import json
 import os
@@ -35,7 +35,7 @@ def blocks(page: str, language: str) -> list[str]:
 
 @pytest.fixture
 def runner(running: Running, tmp_path: Path) -> dict[str, str]:
-    """What a runner has: an address and a key, and the program installed."""
+    """The environment of a CI runner: API address, API key, and the program installed."""
     api = running.stack.api
     assert api is not None
     return {
@@ -54,16 +54,20 @@ def run(steps: list[str], env: dict[str, str], folder: Path) -> "subprocess.Comp
     )  # fmt: skip
 
 
-def test_the_job_of_gitlab_makes_one_image_however_often_it_runs(
+def test_the_gitlab_job_creates_one_image_however_often_it_runs(
     running: Running, runner: dict[str, str], tmp_path: Path
 ) -> None:
     [job] = [yaml.safe_load(block) for block in blocks("ci-pipelines.md", "yaml")[:1]]
     job = job["import-image"]
-    given = {"IMAGE_NAME": "from-gitlab", "IMAGE_FILE": "images:good.qcow2", "CI_PIPELINE_ID": "7"}
-    assert set(job["variables"]) <= set(given)
+    variables = {
+        "IMAGE_NAME": "from-gitlab",
+        "IMAGE_FILE": "images:good.qcow2",
+        "CI_PIPELINE_ID": "7",
+    }
+    assert set(job["variables"]) <= set(variables)
 
-    first = run(job["script"], runner | given, tmp_path)
-    again = run(job["script"], runner | given, tmp_path)
+    first = run(job["script"], runner | variables, tmp_path)
+    again = run(job["script"], runner | variables, tmp_path)
 
     assert first.returncode == again.returncode == 0, first.stderr + again.stderr
     assert first.stdout == again.stdout
@@ -72,7 +76,7 @@ def test_the_job_of_gitlab_makes_one_image_however_often_it_runs(
     assert len(running.client.list(name="from-gitlab")) == 1
 
 
-def test_the_workflow_of_github_applies_a_manifest(
+def test_the_github_workflow_applies_a_manifest(
     running: Running, runner: dict[str, str], tmp_path: Path
 ) -> None:
     workflow = yaml.safe_load(blocks("ci-pipelines.md", "yaml")[1])
@@ -82,9 +86,9 @@ def test_the_workflow_of_github_applies_a_manifest(
     steps = [step["run"] for step in job["steps"] if "run" in step]
     assert set(job["env"]) == {"IMS_IMPORT_API_URL", "IMS_IMPORT_API_KEY"}
 
-    done = run(steps, runner, tmp_path)
+    process = run(steps, runner, tmp_path)
 
-    assert done.returncode == 0, done.stderr
+    assert process.returncode == 0, process.stderr
     [record] = running.client.list(name="from-github")
     assert record.state == "SUCCEEDED"
 
@@ -98,14 +102,14 @@ def python(code: str, env: dict[str, str], folder: Path) -> "subprocess.Complete
 
 @pytest.fixture
 def airflow(runner: dict[str, str], tmp_path: Path) -> Callable[..., str]:
-    """Airflow's command in a new home, with the operator among its DAGs; gives its output."""
+    """Airflow's command with an empty home and the operator as a DAG; returns its output."""
     program = os.environ.get(AIRFLOW)
     if program is None:
         if os.environ.get("CI"):
-            pytest.fail(f"{AIRFLOW} is not set, and in CI nothing may be skipped")
-        pytest.skip(f"{AIRFLOW} names no airflow, installed with this package beside it")
+            pytest.fail(f"{AIRFLOW} is not set, and CI must not skip tests")
+        pytest.skip(f"{AIRFLOW} names no Airflow with this package installed beside it")
     [operator, *_] = blocks("airflow-and-celery.md", "python")
-    # Nobody waits for half a minute on a sandbox.
+    # Imports of the sandbox take seconds, not minutes.
     quick = operator.replace("poll_every=timedelta(seconds=30)", "poll_every=timedelta(seconds=1)")
     assert quick != operator
     dags = tmp_path / "dags"
@@ -118,18 +122,18 @@ def airflow(runner: dict[str, str], tmp_path: Path) -> Callable[..., str]:
     }
 
     def call(*argv: str) -> str:
-        done = subprocess.run(
+        process = subprocess.run(
             [program, *argv],
             env=env, cwd=tmp_path, capture_output=True, text=True, timeout=90, check=False,
         )  # fmt: skip
-        return done.stdout + done.stderr
+        return process.stdout + process.stderr
 
     call("db", "migrate")
     call("dags", "reserialize")
     return call
 
 
-def test_the_operator_of_airflow_gives_the_image_or_the_reason(
+def test_the_airflow_operator_returns_the_image_or_the_reason(
     airflow: Callable[..., str], running: Running
 ) -> None:
     good = airflow("dags", "test", "golden_image", "-c", '{"image_url": "images:good.qcow2"}')
@@ -145,7 +149,7 @@ def test_the_operator_of_airflow_gives_the_image_or_the_reason(
     assert (ended["images:broken.qcow2"].reason or "no reason") in bad
 
 
-def test_the_function_of_any_scheduler_gives_the_image_or_the_reason(
+def test_the_waiting_function_returns_the_image_or_the_reason(
     runner: dict[str, str], tmp_path: Path
 ) -> None:
     [_, function, _] = blocks("airflow-and-celery.md", "python")
@@ -159,7 +163,7 @@ def test_the_function_of_any_scheduler_gives_the_image_or_the_reason(
     assert "RuntimeError: IMG.0057" in bad.stderr
 
 
-def test_a_task_of_another_app_is_called_when_the_image_is_there(
+def test_a_task_of_another_application_runs_after_the_import(
     running: Running, tmp_path: Path
 ) -> None:
     [*_, app] = blocks("airflow-and-celery.md", "python")
@@ -167,7 +171,7 @@ def test_a_task_of_another_app_is_called_when_the_image_is_there(
     env: dict[str, Any] = os.environ | {"IMS_IMPORT_REDIS_URL": running.redis_url}
     argv = ["-m", "celery", "-A", "mine", "worker", "-P", "solo", "-l", "INFO"]
     log = tmp_path / "worker.log"
-    ask = "print(mine.import_then_roll_out('theirs', 'images:good.qcow2').get(timeout=60))"
+    code = "print(mine.import_then_roll_out('theirs', 'images:good.qcow2').get(timeout=60))"
     with (
         log.open("w") as output,
         subprocess.Popen(
@@ -176,39 +180,39 @@ def test_a_task_of_another_app_is_called_when_the_image_is_there(
     ):
         try:
             until(lambda: " ready." in log.read_text(), "their worker is ready", seconds=60)
-            done = python(f"import mine; {ask}", env, tmp_path)
+            process = python(f"import mine; {code}", env, tmp_path)
         finally:
             worker.terminate()
 
-    assert re.fullmatch(r"rolling out [0-9a-f-]{36}\n", done.stdout), done.stderr
+    assert re.fullmatch(r"rolling out [0-9a-f-]{36}\n", process.stdout), process.stderr
 
 
-def test_the_receiver_of_the_page_about_webhooks_learns_of_an_image(
+def test_the_receiver_of_the_webhooks_page_receives_the_image_id(
     running: Running, tmp_path: Path
 ) -> None:
     [program] = blocks("../webhooks.md", "python")
     port, log = free_port(), tmp_path / "receiver.log"
     url = f"http://127.0.0.1:{port}/hook"
     secret = running.stack.run("webhooks", "secret", url).stdout.strip()
-    given = {"WEBHOOK_SECRET": secret, "PORT": str(port)}
+    variables = {"WEBHOOK_SECRET": secret, "PORT": str(port)}
     with (
         log.open("w") as file,
         subprocess.Popen(
             [sys.executable, "-c", program],
-            env=os.environ | given, stdout=file, stderr=subprocess.DEVNULL,
+            env=os.environ | variables, stdout=file, stderr=subprocess.DEVNULL,
         ) as process,
     ):  # fmt: skip
         until(lambda: listens(port), "the receiver listens")
-        import_id = running.client.submit(a_body(name="told", webhook_url=url))
-        until(lambda: "import.succeeded told" in log.read_text(), "it was told")
+        import_id = running.client.submit(a_body(name="notified", webhook_url=url))
+        until(lambda: "import.succeeded notified" in log.read_text(), "the message arrived")
         process.terminate()
 
     image_id = running.client.get(import_id).image_id
-    assert log.read_text().splitlines()[-1] == f"import.succeeded told {image_id}"
+    assert log.read_text().splitlines()[-1] == f"import.succeeded notified {image_id}"
 
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
-def test_the_rules_and_the_event_of_the_page_about_watching_import_what_lands(
+def test_the_rules_and_the_event_of_the_watch_page_import_an_object(
     tmp_path: Path,
 ) -> None:
     rules, _ = blocks("../watch.md", "yaml")
@@ -222,10 +226,10 @@ def test_the_rules_and_the_event_of_the_page_about_watching_import_what_lands(
         bucket.fill(stack.s3_url or "", stack.keys, bucket="my-bucket", files=good, folder="images")
         stack.s3().put_object(Bucket="my-bucket", Key="images/ubuntu.qcow2.ready", Body=b"")
 
-        told = run([event], {"API": api.url, "KEY": api.key, "PATH": os.environ["PATH"]}, tmp_path)
+        sent = run([event], {"API": api.url, "KEY": api.key, "PATH": os.environ["PATH"]}, tmp_path)
 
         until(lambda: bool(running.client.list()), "it was imported")
         [record] = running.client.list()
         assert running.client.wait(record.id, timeout=30).state == "SUCCEEDED"
-    assert json.loads(told.stdout) == {"objects": 1, "confirmed": False}
+    assert json.loads(sent.stdout) == {"objects": 1, "confirmed": False}
     assert re.fullmatch(r"ubuntu-\d{8}-[0-9a-f]{8}", record.name)

@@ -1,7 +1,7 @@
-"""README's commands and programs, run as they are written there.
+"""Runs the README's commands and programs as written.
 
-Only what a reader would replace is replaced: the address of Redis, the cloud behind the entry
-`otc` (the sandbox's), and the folder of clouds.yaml.
+The tests replace only what a reader would replace: the address of Redis, the cloud behind the
+entry `otc` (by the sandbox), and the folder of clouds.yaml.
 """
 
 import os
@@ -26,13 +26,13 @@ REDIS = "redis://127.0.0.1:6379/0"
 
 
 def blocks(language: str) -> list[str]:
-    found = re.findall(rf"(?ms)^( *)```{language}\n(.*?)^ *```", README)
-    return [re.sub(rf"(?m)^{indent}", "", text) for indent, text in found]
+    indented = re.findall(rf"(?ms)^( *)```{language}\n(.*?)^ *```", README)
+    return [re.sub(rf"(?m)^{indent}", "", text) for indent, text in indented]
 
 
-def shell(holding: str) -> str:
-    [found] = [block for block in blocks("sh") if holding in block]
-    return found
+def shell(containing: str) -> str:
+    [script] = [block for block in blocks("sh") if containing in block]
+    return script
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +42,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def stack() -> Iterator[Stack]:
-    """A cloud, a Redis and a bucket; the worker is README's own."""
+    """A cloud, a Redis and a bucket; the README starts the worker."""
     with Stack.running(workers=0, s3=True) as stack:
         file = diskimages.write_qcow2(stack.folder / "ubuntu-24.04.qcow2")
         bucket.fill(
@@ -62,8 +62,8 @@ def env(stack: Stack, home: Path) -> dict[str, str]:
     bare = {name: value for name, value in stack.env.items() if not name.startswith("OS_")}
     programs = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     quick = {"IMS_IMPORT_POLL_FIRST_S": "1", "HOME": str(home), "PATH": programs}
-    kept = {name: value for name, value in bare.items() if not name.startswith("IMS_IMPORT_")}
-    return kept | quick
+    inherited = {name: value for name, value in bare.items() if not name.startswith("IMS_IMPORT_")}
+    return inherited | quick
 
 
 def run(script: str, stack: Stack, env: dict[str, str]) -> "subprocess.CompletedProcess[str]":
@@ -90,13 +90,13 @@ def worker(stack: Stack, env: dict[str, str], home: Path) -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("worker")
-def test_the_quick_start_makes_an_image(stack: Stack, env: dict[str, str]) -> None:
-    done = run(shell("ims-import doctor"), stack, env)
+def test_the_quick_start_creates_an_image(stack: Stack, env: dict[str, str]) -> None:
+    process = run(shell("ims-import doctor"), stack, env)
 
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "FAIL" not in done.stdout
-    assert re.search(r"ubuntu-24.04: SUCCEEDED, image [0-9a-f-]{36}", done.stderr)
-    assert "SUCCEEDED" in done.stdout
+    assert process.returncode == 0, process.stdout + process.stderr
+    assert "FAIL" not in process.stdout
+    assert re.search(r"ubuntu-24.04: SUCCEEDED, image [0-9a-f-]{36}", process.stderr)
+    assert "SUCCEEDED" in process.stdout
 
 
 @pytest.mark.usefixtures("worker")
@@ -106,14 +106,14 @@ def test_the_http_commands_start_an_import_and_follow_it(stack: Stack, env: dict
     script = shell("ims-import api").replace("127.0.0.1:8080", f"127.0.0.1:{port}")
     script += "\nkill %1 && wait %1 || true"
 
-    done = run(script, stack, env | {
+    process = run(script, stack, env | {
         "IMS_IMPORT_REDIS_URL": stack.redis_url, "UVICORN_PORT": str(port)
     })  # fmt: skip
 
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert '"ledger":"ok"' in done.stdout
-    assert "event: transition" in done.stdout
-    assert '"to_state":"SUCCEEDED"' in done.stdout
+    assert process.returncode == 0, process.stdout + process.stderr
+    assert '"ledger":"ok"' in process.stdout
+    assert "event: transition" in process.stdout
+    assert '"to_state":"SUCCEEDED"' in process.stdout
 
 
 @pytest.mark.usefixtures("worker")
@@ -121,17 +121,17 @@ def test_the_http_commands_start_an_import_and_follow_it(stack: Stack, env: dict
 def test_the_programs_print_the_id_of_an_image(
     stack: Stack, env: dict[str, str], program: str
 ) -> None:
-    done = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-c", program],
         env=env | {"IMS_IMPORT_REDIS_URL": stack.redis_url},
         capture_output=True, text=True, timeout=60, check=False,
     )  # fmt: skip
 
-    assert re.fullmatch(r"[0-9a-f-]{36}\n", done.stdout), done.stderr
+    assert re.fullmatch(r"[0-9a-f-]{36}\n", process.stdout), process.stderr
 
 
 @pytest.mark.filterwarnings("ignore:Support for InfluxDB")
-def test_the_clouds_yaml_is_one_that_openstacksdk_understands(
+def test_openstacksdk_reads_the_clouds_yaml(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from openstack.config import OpenStackConfig  # noqa: PLC0415  # slow to import
@@ -147,7 +147,7 @@ def test_the_clouds_yaml_is_one_that_openstacksdk_understands(
     assert auth["auth_url"] == "https://iam.eu-de.otc.t-systems.com/v3"
 
 
-def test_every_make_target_that_readme_names_exists() -> None:
+def test_the_readme_names_existing_make_targets() -> None:
     targets = set(re.findall(r"(?m)^(\w+):", (ROOT / "Makefile").read_text()))
     named = set(re.findall(r"(?<![\w-])make (\w+)", "".join(blocks("sh")))) | set(
         re.findall(r"`make (\w+)`", README)
@@ -157,7 +157,7 @@ def test_every_make_target_that_readme_names_exists() -> None:
     assert named <= targets
 
 
-def test_every_link_leads_somewhere() -> None:
+def test_every_link_resolves() -> None:
     links = re.findall(r"\]\(([^)#]+)\)", README)
 
     assert links
