@@ -89,6 +89,6 @@ def test_up_prints_working_commands_and_ctrl_c_removes_everything(
     assert "SUCCEEDED" in done.stdout
     assert not any(f":{port}" in output for port in STANDARD_PORTS)
     assert up.returncode == 0
-    assert "nothing is left behind" in log.read_text()
+    assert "all files are removed" in log.read_text()
     assert left_behind(tmp_path) == []
     assert processes_in(tmp_path) == []
