@@ -1,5 +1,7 @@
 """What the client makes of each answer, and that it sends each create once."""
 
+import hashlib
+import hmac
 import ssl
 import threading
 from collections.abc import Callable
@@ -11,13 +13,16 @@ from builders import a_request
 from contract.tiny_ims import (
     NOON,
     PROJECT,
-    FixedTokens,
+    Logins,
     Reply,
     Wire,
-    an_access,
+    a_state,
+    an_auth,
     client_on,
     dropped,
 )
+from keystoneauth1.plugin import BaseAuthPlugin
+from keystoneauth1.session import Session
 from urllib3 import HTTPSConnectionPool
 from urllib3.exceptions import (
     ConnectTimeoutError,
@@ -29,7 +34,9 @@ from urllib3.exceptions import (
 )
 
 from ims_config.records import ErrorClass
-from ims_worker.adapters.otc.ims import MAX_PAGES, PAGE
+from ims_worker.adapters.otc.auth import SharedToken, SharedTokenAuth
+from ims_worker.adapters.otc.ims import MAX_PAGES, PAGE, ImsService
+from ims_worker.adapters.otc.tokens import read_state
 from ims_worker.errors import (
     CloudProblem,
     JobNotFound,
@@ -229,22 +236,27 @@ def test_a_create_with_a_refused_token_is_sent_once_more_with_a_new_one(refusal:
 
 
 def test_a_new_token_that_is_refused_as_well_is_an_error_and_no_storm() -> None:
-    tokens = FixedTokens()
+    logins = Logins(*(a_state(f"token-{number}") for number in range(1, 9)))
     wire = answering((401, b""))
+    client = client_on(wire, SharedTokenAuth(SharedToken(logins, None, now=lambda: NOON)))
 
     with pytest.raises(Refused) as caught:
-        client_on(wire, tokens).create_image(a_request(), import_id="i")
+        client.create_image(a_request(), import_id="i")
 
     assert caught.value.failure.error_class is ErrorClass.AUTH
-    assert len(wire.calls) == 2
-    assert tokens.distrusted == 1
+    assert (len(wire.calls), logins.count) == (2, 2)
+
+    with pytest.raises(Refused):
+        client.create_image(a_request(), import_id="i")
+    # Refreshing is paused: the new token is neither dropped nor replaced.
+    assert (len(wire.calls), logins.count) == (3, 2)
 
 
 def test_without_a_better_token_nothing_is_repeated() -> None:
     wire = answering((401, b""))
 
     with pytest.raises(Refused):
-        client_on(wire, FixedTokens(hand=[an_access()])).read_job(JobId("j"))
+        client_on(wire, an_auth(a_state())).read_job(JobId("j"))
 
     assert len(wire.calls) == 1
 
@@ -254,10 +266,10 @@ def test_no_problem_shows_the_token() -> None:
     wire = answering((400, ims("IMG.0001", f"your token {secret} is odd")))
 
     with pytest.raises(Refused) as caught:
-        client_on(wire, FixedTokens(hand=[an_access(secret)])).quota()
+        client_on(wire, an_auth(a_state(secret))).quota()
 
     assert secret not in str(caught.value)
-    assert secret not in repr(an_access(secret))
+    assert secret not in repr(read_state(a_state(secret), now=NOON))
 
 
 @pytest.mark.parametrize(
@@ -274,7 +286,7 @@ def test_no_problem_shows_the_token() -> None:
 def test_a_version_in_the_address_does_no_harm(address: str) -> None:
     by_catalogue, by_override = answering((200, {"images": []})), answering((200, {"images": []}))
 
-    client_on(by_catalogue, FixedTokens(hand=[an_access(url=address)])).images_tagged("i")
+    client_on(by_catalogue, an_auth(a_state(url=address))).images_tagged("i")
     client_on(by_override, endpoint_override=address).images_tagged("i")
 
     for wire in (by_catalogue, by_override):
@@ -346,7 +358,7 @@ def test_a_gateway_that_knows_no_such_path_does_not_mean_no_such_image() -> None
 
 
 def test_a_token_without_a_project_says_what_to_do() -> None:
-    client = client_on(answering((200, JOB)), FixedTokens(hand=[an_access(project=False)]))
+    client = client_on(answering((200, JOB)), an_auth(a_state(project=False)))
 
     with pytest.raises(Refused, match="project") as caught:
         client.project()
@@ -355,9 +367,8 @@ def test_a_token_without_a_project_says_what_to_do() -> None:
 
 
 def test_a_region_without_ims_says_what_to_do() -> None:
-    tokens = FixedTokens()
     wire = answering((200, JOB))
-    client = client_on(wire, tokens)
+    client = client_on(wire)
     client._region = "eu-nl"
 
     with pytest.raises(Refused, match="eu-nl") as caught:
@@ -378,3 +389,70 @@ def test_one_client_serves_many_threads() -> None:
         thread.join()
 
     assert len(wire.calls) == 20
+
+
+# --- authentication by other means ----------------------------------------------------------
+
+
+class Signature(requests.auth.AuthBase):
+    """Signs the whole request as AK/SK signing does: method, address and body."""
+
+    def __init__(self, secret_key: bytes) -> None:
+        self._secret_key = secret_key
+
+    def of(self, request: requests.PreparedRequest) -> str:
+        body = request.body or b""
+        parts = [str(request.method), str(request.url), str(request.headers["X-Project-Id"])]
+        text = "\n".join(parts).encode() + (body if isinstance(body, bytes) else body.encode())
+        return f"SDK-HMAC-SHA256 {hmac.new(self._secret_key, text, hashlib.sha256).hexdigest()}"
+
+    def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
+        request.headers["Authorization"] = self.of(request)
+        return request
+
+
+class SigningAuth(BaseAuthPlugin):
+    """A plugin of keystoneauth for keys instead of tokens: there is nothing to refresh."""
+
+    def get_headers(self, session: Session) -> dict[str, str]:
+        del session
+        return {"X-Project-Id": PROJECT}
+
+    def get_endpoint(self, session: Session, **_filters: object) -> str:
+        del session
+        return "https://ims.signed.example"
+
+    def get_project_id(self, session: Session) -> str:
+        del session
+        return PROJECT
+
+
+def signed_client(wire: Wire) -> tuple[ImsService, Signature]:
+    signature = Signature(b"secret")
+    client = client_on(wire, SigningAuth())
+    client._session.session.auth = signature
+    return client, signature
+
+
+def test_requests_can_be_signed_without_a_change_of_the_client() -> None:
+    wire = answering((200, {"job_id": "j"}), (200, JOB))
+    client, signature = signed_client(wire)
+
+    assert client.create_image(a_request(), import_id="i") == "j"
+    assert client.read_job(JobId("j")).status is JobStatus.RUNNING
+
+    assert client.project() == PROJECT
+    for call in wire.calls:
+        assert str(call.url).startswith("https://ims.signed.example/v")
+        assert call.headers["Authorization"] == signature.of(call)
+        assert "X-Auth-Token" not in call.headers
+
+
+def test_a_refused_signature_is_not_repeated() -> None:
+    wire = answering((401, b""))
+
+    with pytest.raises(Refused) as caught:
+        signed_client(wire)[0].create_image(a_request(), import_id="i")
+
+    assert caught.value.failure.error_class is ErrorClass.AUTH
+    assert len(wire.calls) == 1

@@ -9,7 +9,7 @@ from contextlib import contextmanager, suppress
 import pytest
 import requests
 from builders import a_request
-from contract.tiny_ims import FixedTokens, an_access
+from contract.tiny_ims import a_state, an_auth
 
 from ims_worker.adapters.otc.http import open_session
 from ims_worker.adapters.otc.ims import ImsService
@@ -63,8 +63,7 @@ def _length(headers: bytes) -> int:
 
 def a_client(port: int, scheme: str = "http") -> ImsService:
     session = open_session(connect_timeout_s=1, read_timeout_s=0.3)
-    tokens = FixedTokens(hand=[an_access(url=f"{scheme}://127.0.0.1:{port}")])
-    return ImsService(session, tokens, region="eu-de")
+    return ImsService(session, an_auth(a_state(url=f"{scheme}://127.0.0.1:{port}")))
 
 
 def test_a_refused_connection_sent_nothing() -> None:
@@ -77,10 +76,10 @@ def test_a_refused_connection_sent_nothing() -> None:
 
 def test_a_name_that_does_not_resolve_sent_nothing() -> None:
     session = open_session(connect_timeout_s=1, read_timeout_s=1)
-    tokens = FixedTokens(hand=[an_access(url="http://nowhere.invalid")])
+    auth = an_auth(a_state(url="http://nowhere.invalid"))
 
     with pytest.raises(NotSent):
-        ImsService(session, tokens, region="eu-de").create_image(a_request(), import_id="i")
+        ImsService(session, auth).create_image(a_request(), import_id="i")
 
 
 def test_a_failed_tls_handshake_sent_nothing() -> None:

@@ -4,21 +4,20 @@ import io
 import itertools
 import json
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from http.client import RemoteDisconnected
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import requests
-from keystoneauth1 import access
 from requests.adapters import BaseAdapter
 from requests.structures import CaseInsensitiveDict
 from urllib3.exceptions import ProtocolError
 
-from ims_worker.adapters.otc.auth import Access
+from ims_worker.adapters.otc.auth import SharedToken, SharedTokenAuth
 from ims_worker.adapters.otc.http import open_session
-from ims_worker.adapters.otc.ims import ImsService
+from ims_worker.adapters.otc.ims import Authenticator, ImsService
+from ims_worker.adapters.otc.tokens import Now
 
 NOON = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 PROJECT = "ac234de25c6741d2b1273da49eea1b9e"
@@ -50,39 +49,35 @@ TOKEN_BODY: dict[str, Any] = {
 }
 
 
-def an_access(name: str = "token-1", url: str | None = None, *, project: bool = True) -> Access:
+def a_state(name: str = "token-1", url: str | None = None, *, project: bool = True) -> str:
+    """The auth state of keystoneauth after a login that gave this token."""
     body = json.loads(json.dumps(TOKEN_BODY))
     if url:
         body["token"]["catalog"][0]["endpoints"][0]["url"] = url
     if not project:
         del body["token"]["project"]
-    return Access(
-        state="",
-        info=access.create(body=body, auth_token=name),
-        soft=NOON + timedelta(hours=21),
-        expires_at=NOON + timedelta(hours=24),
-    )
+    return json.dumps({"auth_token": name, "body": body})
 
 
-@dataclass
-class FixedTokens:
-    """A token source with a few tokens in hand."""
+class Logins:
+    """An IAM that hands out these tokens in turn; the last one stays."""
 
-    hand: list[Access] = field(default_factory=lambda: [an_access("token-1"), an_access("token-2")])
-    distrusted: int = 0
+    def __init__(self, *states: str) -> None:
+        self._states = list(states)
+        self.count = 0
 
-    def current(self) -> Access:
-        return self.hand[0]
+    def __call__(self) -> str:
+        self.count += 1
+        return self._states.pop(0) if len(self._states) > 1 else self._states[0]
 
-    def replace(self, refused: Access) -> Access | None:
-        if self.hand[0].token == refused.token:
-            if len(self.hand) == 1:
-                return None
-            self.hand.pop(0)
-        return self.hand[0]
 
-    def distrust(self) -> None:
-        self.distrusted += 1
+def an_auth(*states: str, now: Now = lambda: NOON) -> SharedTokenAuth:
+    """Authenticates with the tokens of these logins, without Redis."""
+    return SharedTokenAuth(SharedToken(Logins(*states), None, now=now))
+
+
+def two_tokens() -> SharedTokenAuth:
+    return an_auth(a_state("token-1"), a_state("token-2"))
 
 
 Reply = tuple[int, Any] | tuple[int, Any, dict[str, str]]
@@ -123,10 +118,10 @@ def dropped() -> requests.ConnectionError:
     return requests.ConnectionError(ProtocolError("Connection aborted.", gone))
 
 
-def client_on(wire: Wire, tokens: FixedTokens | None = None, **options: Any) -> ImsService:
+def client_on(wire: Wire, auth: Authenticator | None = None, **options: Any) -> ImsService:
     session = open_session(connect_timeout_s=1, read_timeout_s=1)
     session.session.mount("https://", wire)
-    return ImsService(session, tokens or FixedTokens(), region="eu-de", now=lambda: NOON, **options)
+    return ImsService(session, auth or two_tokens(), region="eu-de", now=lambda: NOON, **options)
 
 
 class TinyIms:

@@ -41,7 +41,6 @@ def test_a_service_is_made_once_and_without_the_network(clouds: OpenStackClouds)
 
     assert isinstance(service, ImsService)
     assert clouds.service("prod") is service
-    assert clouds.names() == ["empty", "prod"]
 
 
 def test_the_vendor_profile_gives_the_address(clouds: OpenStackClouds) -> None:

@@ -1,4 +1,6 @@
-"""The clouds of this worker's clouds.yaml, each with its one session, token and IMS client."""
+"""The clouds of this worker's clouds.yaml, each with one session, token and IMS client."""
+
+from __future__ import annotations
 
 import logging
 import os
@@ -7,10 +9,11 @@ import warnings
 import weakref
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from cryptography.fernet import Fernet, MultiFernet
 from keystoneauth1.exceptions import AuthPluginException, ClientException, HttpError
+from keystoneauth1.identity.base import BaseIdentityPlugin
 from keystoneauth1.session import Session
 from redis import Redis
 from redis.backoff import NoBackoff
@@ -20,22 +23,20 @@ from ims_config.records import ErrorClass, Failure
 from ims_config.settings import BrokerSettings, WorkerSettings
 from ims_config.worker_reports import CloudError, CloudReport, ImageQuota
 from ims_worker.adapters.otc import responses
-from ims_worker.adapters.otc.auth import (
-    LOGIN_READ_S,
-    Now,
-    RedisTokenStore,
-    SharedToken,
-    TokenStore,
-    identity_name,
-)
+from ims_worker.adapters.otc.auth import LOGIN_READ_S, SharedToken, SharedTokenAuth
 from ims_worker.adapters.otc.http import explain, open_session
 from ims_worker.adapters.otc.ims import ImsService
+from ims_worker.adapters.otc.tokens import Now, TokenStore
+from ims_worker.adapters.redis.token_store import RedisTokenStore, identity_name
 from ims_worker.errors import CloudProblem, LoginRefused, Refused, Unavailable
 from ims_worker.ports import ImageService
 
+if TYPE_CHECKING:
+    from openstack.config.cloud_region import CloudRegion
+
 logger = logging.getLogger(__name__)
 
-# What tells credentials apart. No password, secret, token or passcode is among them.
+# The settings that identify credentials; none of them is secret.
 _IDENTITY: Final = (
     "auth_url", "username", "user_id", "user_domain_id", "user_domain_name", "project_id",
     "project_name", "project_domain_id", "project_domain_name", "tenant_id", "tenant_name",
@@ -46,7 +47,7 @@ _TOO_MANY_REQUESTS: Final = 429
 _REQUEST_TIMEOUT: Final = 408
 _SERVER_ERROR: Final = 500
 _CREDENTIALS_HINT: Final = (
-    "Put user, password, domain and project into clouds.yaml (or OS_* variables) of the worker."
+    "Set user, password, domain and project in the worker's clouds.yaml (or OS_* variables)."
 )
 _WRONG_HINT: Final = (
     "Correct the credentials in the worker's clouds.yaml, "
@@ -54,8 +55,8 @@ _WRONG_HINT: Final = (
 )
 
 
-def coordination_redis(settings: BrokerSettings) -> "Redis":
-    """A client that gives up quickly: without Redis a worker goes on alone."""
+def coordination_redis(settings: BrokerSettings) -> Redis:
+    """A client that gives up quickly, because a worker also works without Redis."""
     return Redis.from_url(
         settings.redis,
         socket_connect_timeout=1.0,
@@ -66,28 +67,30 @@ def coordination_redis(settings: BrokerSettings) -> "Redis":
 
 
 class Cloud:
-    """One entry of clouds.yaml: made without touching the network."""
+    """One entry of clouds.yaml. Creating it does no network I/O."""
 
     def __init__(
         self,
         name: str | None,
-        reread: Callable[[], Any],
+        read_region: Callable[[], CloudRegion],
         settings: WorkerSettings,
-        redis: "Redis | None",
+        redis: Redis | None,
         now: Now,
     ) -> None:
-        region = reread()
+        region = read_region()
         self.name = name
         self.identity = _identity(region)
-        self._plugin = region.get_auth()
-        self._reread = reread
+        self._plugin = _identity_plugin(region, name)
+        self._read_region = read_region
         self._now = now
         verify, cert = region.get_requests_verify_args()
         self._login_session = _session(settings, verify, cert, longest_read_s=LOGIN_READ_S)
-        self.tokens = SharedToken(self._log_in, _vault(settings, redis, self.identity), now=now)
+        self.tokens = SharedToken(
+            self._log_in, _token_store(settings, redis, self.identity), now=now
+        )
         self.service = ImsService(
             _session(settings, verify, cert),
-            self.tokens,
+            SharedTokenAuth(self.tokens),
             region=region.get_region_name("image") or None,
             interface=region.get_interface("image") or "public",
             endpoint_override=region.get_endpoint("image"),
@@ -96,36 +99,36 @@ class Cloud:
         )
 
     def _log_in(self) -> str:
-        """The auth state of keystoneauth after one login; raises LoginRefused or Unavailable."""
-        self._take_corrected_password()
+        """Keystoneauth's auth state after one login; raises LoginRefused or Unavailable."""
+        self._reread_password()
         try:
             self._plugin.invalidate()
             self._plugin.get_access(self._login_session)
             return str(self._plugin.get_auth_state())
-        except Exception as exc:  # keystoneauth raises bare ones for missing parameters
+        except Exception as exc:  # keystoneauth raises bare exceptions for missing parameters
             raise login_problem(exc, self.identity.get("auth_url"), now=self._now()) from exc
 
-    def _take_corrected_password(self) -> None:
-        """Logins are rare, so each reads clouds.yaml anew: a corrected password needs no restart.
+    def _reread_password(self) -> None:
+        """Logins are rare, so each rereads clouds.yaml: a corrected password needs no restart.
 
-        Other users or projects do: the shared token is named after them.
+        A changed user or project does, because the shared token is named after them.
         """
         try:
-            region = self._reread()
+            region = self._read_region()
         except CloudProblem as problem:
-            logger.warning("clouds.yaml not read again: %s", problem)
+            logger.warning("clouds.yaml not reread", extra={"reason": str(problem)})
             return
         if _identity(region) == self.identity:
-            self._plugin = region.get_auth()
+            self._plugin = _identity_plugin(region, self.name)
 
 
 class OpenStackClouds:
-    """The clouds this worker has credentials for: one session per cloud and process."""
+    """One session per cloud and process."""
 
     def __init__(
         self,
         settings: WorkerSettings,
-        redis: "Redis | None" = None,
+        redis: Redis | None = None,
         *,
         now: Now = lambda: datetime.now(UTC),
     ) -> None:
@@ -136,20 +139,16 @@ class OpenStackClouds:
         _ALIVE.add(self)
 
     def _reset(self) -> None:
-        """Sockets and locks do not survive a fork."""
+        """A forked process must not use its parent's sockets and locks."""
         self._lock = threading.Lock()
         self._clouds: dict[str | None, Cloud] = {}
 
     def service(self, cloud: str | None) -> ImsService:
         return self._cloud(cloud).service
 
-    def names(self) -> list[str]:
-        """The entries of clouds.yaml."""
-        return sorted(_read_config().get_cloud_names())
-
     def retry_login(self, cloud: str | None) -> None:
-        """Let the fleet try the credentials of a cloud again, after a person corrected them."""
-        self._cloud(cloud).tokens.release()
+        """End the login backoff of a cloud, after a person corrected the credentials."""
+        self._cloud(cloud).tokens.allow_login()
 
     def check(self, cloud: str | None) -> CloudReport:
         """Check the login and the quota of a cloud; the report holds no secret."""
@@ -173,63 +172,59 @@ class OpenStackClouds:
 
     def _cloud(self, name: str | None) -> Cloud:
         with self._lock:
-            known = self._clouds.get(name)
-            if known is None:
-                known = self._clouds[name] = Cloud(
-                    name,
-                    lambda: self._region(name, _read_config()),
-                    self._settings,
-                    self._redis,
-                    self._now,
+            if name not in self._clouds:
+                self._clouds[name] = Cloud(
+                    name, lambda: _read_region(name), self._settings, self._redis, self._now
                 )
-            return known
-
-    @staticmethod
-    def _region(name: str | None, config: Any) -> Any:
-        from openstack.exceptions import SDKException  # noqa: PLC0415  # as above
-
-        known = sorted(config.get_cloud_names())
-        if name is not None and name not in known:
-            raise _unknown_cloud(name, known)
-        try:
-            with warnings.catch_warnings():
-                # openstacksdk 4 warns of InfluxDB whether it is used or not.
-                warnings.filterwarnings("ignore", message="Support for InfluxDB")
-                region = config.get_one(cloud=name)
-        except (SDKException, AuthPluginException, ValueError, TypeError, OSError) as exc:
-            raise _not_configured(f"{_entry(name)}: {responses.clean(exc)}") from exc
-        if region.get_auth() is None or not hasattr(region.get_auth(), "get_access"):
-            raise _not_configured(f"{_entry(name)} has no credentials for an IAM login")
-        if missing := _missing(region.config):
-            raise _not_configured(f"{_entry(name)} has no {' and no '.join(missing)}")
-        return region
+            return self._clouds[name]
 
 
-def _read_config() -> Any:
-    """The reading by openstacksdk of clouds.yaml, secure.yaml and OS_*."""
-    # Imported here: a fifth of a second that no test and no producer needs to wait.
-    from openstack.config import OpenStackConfig  # noqa: PLC0415
-    from openstack.exceptions import SDKException  # noqa: PLC0415
-
-    try:
-        return OpenStackConfig(app_name="ims-import")
-    except (SDKException, OSError, ValueError) as exc:
-        raise _not_configured(f"clouds.yaml cannot be read: {responses.clean(exc)}") from exc
-
-
-_ALIVE: "weakref.WeakSet[OpenStackClouds]" = weakref.WeakSet()
+_ALIVE: weakref.WeakSet[OpenStackClouds] = weakref.WeakSet()
 
 
 def _after_fork() -> None:
     for clouds in _ALIVE:
-        clouds._reset()  # noqa: SLF001  # the module's own
+        clouds._reset()  # noqa: SLF001  # of this module
 
 
 os.register_at_fork(after_in_child=_after_fork)
 
 
+def _read_region(name: str | None) -> CloudRegion:
+    """An entry of clouds.yaml, secure.yaml and OS_*, as openstacksdk reads them."""
+    # Imported here because it takes 0.2 s, which most tests need not wait for.
+    from openstack.config import OpenStackConfig  # noqa: PLC0415
+    from openstack.exceptions import SDKException  # noqa: PLC0415
+
+    try:
+        config = OpenStackConfig(app_name="ims-import")
+    except (SDKException, OSError, ValueError) as exc:
+        raise _not_configured(f"clouds.yaml cannot be read: {responses.clean(exc)}") from exc
+    entries = sorted(config.get_cloud_names())
+    if name is not None and name not in entries:
+        raise _unknown_cloud(name, entries)
+    try:
+        with warnings.catch_warnings():
+            # openstacksdk 4 warns of InfluxDB whether it is used or not.
+            warnings.filterwarnings("ignore", message="Support for InfluxDB")
+            region = config.get_one(cloud=name)
+    except (SDKException, AuthPluginException, ValueError, TypeError, OSError) as exc:
+        raise _not_configured(f"{_entry(name)}: {responses.clean(exc)}") from exc
+    _identity_plugin(region, name)
+    if missing := _missing(region.config):
+        raise _not_configured(f"{_entry(name)} has no {' and no '.join(missing)}")
+    return region
+
+
+def _identity_plugin(region: CloudRegion, name: str | None) -> BaseIdentityPlugin:
+    plugin = region.get_auth()
+    if not isinstance(plugin, BaseIdentityPlugin):
+        raise _not_configured(f"{_entry(name)} has no credentials for an IAM login")
+    return plugin
+
+
 def login_problem(exc: Exception, auth_url: str | None, *, now: datetime) -> CloudProblem:
-    """Sort a failed login: only IAM's own 4xx says something about the credentials."""
+    """Classify a failed login: only a 4xx of IAM itself is about the credentials."""
     tried = f"POST {(auth_url or '').rstrip('/')}/auth/tokens"
     if isinstance(exc, HttpError) and exc.response is not None:
         response = exc.response
@@ -241,39 +236,41 @@ def login_problem(exc: Exception, auth_url: str | None, *, now: datetime) -> Clo
             pause = responses.parse_retry_after(response.headers.get("Retry-After"), now=now)
             failure = failure.model_copy(update={"error_class": ErrorClass.RETRY})
             return Unavailable(failure, tried=tried, retry_after=pause)
-        wrong = {"error_class": ErrorClass.AUTH}
-        if failure.code.startswith("HTTP."):
-            wrong["hint"] = _WRONG_HINT  # type: ignore[assignment]  # a field of another type
-        return LoginRefused(failure.model_copy(update=wrong), tried=tried)
+        hint = _WRONG_HINT if failure.code.startswith("HTTP.") else failure.hint
+        refused = failure.model_copy(update={"error_class": ErrorClass.AUTH, "hint": hint})
+        return LoginRefused(refused, tried=tried)
     if isinstance(exc, AuthPluginException) or type(exc) is Exception:
         return _not_configured(responses.clean(exc))
-    why = explain(exc)
     failure = Failure(
-        code=why.code if isinstance(exc, ClientException) else "IAM.unreadable",
-        message=f"no usable answer from IAM: {responses.clean(exc, longest=300)}",
+        code=explain(exc).code if isinstance(exc, ClientException) else "IAM.unreadable",
+        message=f"no usable response from IAM: {responses.clean(exc, longest=300)}",
         error_class=ErrorClass.RETRY,
-        hint="Check auth_url, network, proxy and DNS of the worker; it is tried again.",
+        hint="Check the worker's auth_url, network, proxy and DNS; retrying automatically.",
     )
-    return Unavailable(failure, tried=f"{tried} (no answer)")
+    return Unavailable(failure, tried=f"{tried} (no response)")
 
 
 def _missing(config: Mapping[str, Any]) -> list[str]:
-    """What a login by password lacks; keystoneauth itself says so only after a call."""
+    """What a password login lacks; keystoneauth reports it only after a call."""
     if config.get("auth_type") not in ("password", "v3password"):
         return []
     auth = config.get("auth") or {}
-    lacks = [] if auth.get("username") or auth.get("user_id") else ["username"]
-    return lacks if auth.get("password") else [*lacks, "password"]
+    missing = [] if auth.get("username") or auth.get("user_id") else ["username"]
+    return missing if auth.get("password") else [*missing, "password"]
 
 
-def _identity(region: Any) -> Mapping[str, str]:
+def _identity(region: CloudRegion) -> Mapping[str, str]:
     auth = region.config.get("auth") or {}
-    found = {key: str(auth[key]) for key in _IDENTITY if auth.get(key)}
-    return {**found, "auth_type": str(region.config.get("auth_type") or "password")}
+    identity = {key: str(auth[key]) for key in _IDENTITY if auth.get(key)}
+    return {**identity, "auth_type": str(region.config.get("auth_type") or "password")}
 
 
 def _session(
-    settings: WorkerSettings, verify: Any, cert: Any, *, longest_read_s: float | None = None
+    settings: WorkerSettings,
+    verify: bool | str | None,  # noqa: FBT001  # the type of requests
+    cert: str | tuple[str, str] | None,
+    *,
+    longest_read_s: float | None = None,
 ) -> Session:
     read_s = settings.read_timeout_s.total_seconds()
     return open_session(
@@ -284,25 +281,26 @@ def _session(
     )
 
 
-def _vault(
-    settings: WorkerSettings, redis: "Redis | None", identity: Mapping[str, str]
+def _token_store(
+    settings: WorkerSettings, redis: Redis | None, identity: Mapping[str, str]
 ) -> TokenStore | None:
     keys = secret_keys(settings)
     if redis is None or not keys:
         return None
-    # Named by the last key: while a key is being replaced (new,old) old and new workers meet.
+    # Named by the last key: during a key rotation (new,old), old and new workers share a token.
     name = identity_name(keys[-1], identity)
     return RedisTokenStore(redis, MultiFernet([Fernet(key) for key in keys]), name)
 
 
 def secret_keys(settings: WorkerSettings) -> list[str]:
-    """The Fernet keys of SECRET_KEY, the first encrypts; empty, with a warning, without them."""
+    """The Fernet keys of SECRET_KEY, of which the first encrypts; none, with a warning, if unset
+    or invalid."""
     keys = settings.secret_keys
     try:
         for key in keys:
             Fernet(key)
     except ValueError:
-        _warn_once("IMS_IMPORT_SECRET_KEY is no Fernet key: each process logs in for itself")
+        _warn_once("IMS_IMPORT_SECRET_KEY is not a Fernet key: each process logs in for itself")
         return []
     if not keys:
         _warn_once("IMS_IMPORT_SECRET_KEY is not set: each process logs in for itself")
@@ -327,15 +325,15 @@ def _unknown_cloud(name: str, known: list[str]) -> Refused:
         code="CLOUD.unknown",
         message=f"no entry {name!r} in this worker's clouds.yaml; known: {', '.join(known) or '-'}",
         error_class=ErrorClass.PERMANENT,
-        hint="Name a known entry, or add one to clouds.yaml of every worker.",
+        hint="Use a known entry, or add one to clouds.yaml of every worker.",
     )
     return Refused(failure, tried="read clouds.yaml")
 
 
-def _not_configured(why: str) -> LoginRefused:
+def _not_configured(problem: str) -> LoginRefused:
     failure = Failure(
         code="CLOUD.credentials",
-        message=why,
+        message=problem,
         error_class=ErrorClass.AUTH,
         hint=_CREDENTIALS_HINT,
     )

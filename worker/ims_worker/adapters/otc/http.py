@@ -41,7 +41,7 @@ def open_session(
     *,
     connect_timeout_s: float,
     read_timeout_s: float,
-    verify: bool | str = True,
+    verify: bool | str | None = True,
     cert: str | tuple[str, str] | None = None,
 ) -> Session:
     """A session that follows no redirect and repeats nothing by itself."""

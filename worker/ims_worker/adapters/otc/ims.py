@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from http import HTTPStatus
@@ -15,11 +16,11 @@ from ims_config.import_request import ImportRequest
 from ims_config.names import IMPORT_ID_TAG
 from ims_config.records import ErrorClass, Failure, ImageFacts
 from ims_worker.adapters.otc import responses
-from ims_worker.adapters.otc.auth import Access, Now
 from ims_worker.adapters.otc.error_catalog import Meaning, from_gateway, meaning_of
 from ims_worker.adapters.otc.http import CALL_FAILED, explain
 from ims_worker.adapters.otc.payloads import to_wire
 from ims_worker.adapters.otc.responses import Unreadable
+from ims_worker.adapters.otc.tokens import Now
 from ims_worker.errors import (
     CloudProblem,
     JobNotFound,
@@ -34,6 +35,8 @@ from ims_worker.ports import CloudJob, ImageId, JobId, ProjectId, Quota
 
 PAGE: Final = 200
 MAX_PAGES: Final = 50
+# The second one with new credentials.
+TRIES: Final = 2
 _ELSEWHERE: Final = frozenset(
     {
         HTTPStatus.MOVED_PERMANENTLY,
@@ -51,12 +54,29 @@ _VERSION: Final = re.compile(r"/v\d+(\.\d+)?(/[0-9a-fA-F]{32})?$")
 T = TypeVar("T")
 
 
-class Tokens(Protocol):
-    """Where this client gets its token."""
+class Authenticator(Protocol):
+    """The part of keystoneauth's plugin interface that this client uses: any plugin will do.
 
-    def current(self) -> Access: ...
-    def replace(self, refused: Access) -> Access | None: ...
-    def distrust(self) -> None: ...
+    A signature (AK/SK) covers the whole request, which `get_headers` does not see: signing is a
+    plugin that names the project, and a `requests.auth.AuthBase` on the session.
+    """
+
+    def get_headers(self, session: Session) -> Mapping[str, str] | None: ...
+
+    def get_endpoint(
+        self,
+        session: Session,
+        *,
+        service_type: str,
+        interface: str | list[str],
+        region_name: str | None,
+    ) -> str | None: ...
+
+    def get_project_id(self, session: Session) -> str | None: ...
+
+    def invalidate(self) -> bool:
+        """Drop the credentials that this thread's last call used; whether a retry makes sense."""
+        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,16 +97,16 @@ class ImsService:
     def __init__(
         self,
         session: Session,
-        tokens: Tokens,
+        auth: Authenticator,
         *,
         region: str | None = None,
-        interface: str | Sequence[str] = "public",
+        interface: str | list[str] = "public",
         endpoint_override: str | None = None,
         job_api: Literal["status", "progress"] = "status",
         now: Now = lambda: datetime.now(UTC),
     ) -> None:
         self._session = session
-        self._tokens = tokens
+        self._auth = auth
         self._region = region
         self._interface = interface
         self._endpoint_override = endpoint_override
@@ -96,7 +116,10 @@ class ImsService:
     # --- what an import needs -------------------------------------------------------------
 
     def project(self) -> ProjectId:
-        return self._project(self._tokens.current())
+        project = self._auth.get_project_id(self._session)
+        if not project:
+            raise Refused(_NO_PROJECT, tried="read the project of the credentials")
+        return ProjectId(project)
 
     def create_image(self, request: ImportRequest, *, import_id: str) -> JobId:
         """Ask once; only a refused token, which surely made nothing, leads to a second try."""
@@ -192,32 +215,30 @@ class ImsService:
         params: Mapping[str, str] | None = None,
         body: Mapping[str, Any] | None = None,
     ) -> Answer:
-        access = self._tokens.current()
-        answer = self._send(access, method, path, params, body)
-        if not _token_refused(answer):
-            return answer
-        fresh = self._tokens.replace(access)
-        if fresh is not None:
-            answer = self._send(fresh, method, path, params, body)
-            if not _token_refused(answer):
+        for _ in range(TRIES):
+            answer = self._send(method, path, params, body)
+            if not _credentials_refused(answer):
                 return answer
-            self._tokens.distrust()
+            # After the retry as well: the plugin learns that new credentials do not help.
+            if not self._auth.invalidate():
+                break
         assert answer.failure is not None  # noqa: S101  # a refusal is one
         raise Refused(_with_class(answer.failure, ErrorClass.AUTH), tried=answer.tried)
 
     def _send(
         self,
-        access: Access,
         method: str,
         path: str,
         params: Mapping[str, str] | None,
         body: Mapping[str, Any] | None,
     ) -> Answer:
+        headers = dict(self._auth.get_headers(self._session) or {})
+        url = self._endpoint() + path
         try:
             response = self._session.request(
-                self._endpoint(access) + path,
+                url,
                 method,
-                headers={"X-Auth-Token": access.token},
+                headers=headers,
                 params=params,
                 json=body,
                 authenticated=False,
@@ -244,22 +265,19 @@ class ImsService:
             failure=failure,
         )
 
-    def _endpoint(self, access: Access) -> str:
+    def _endpoint(self) -> str:
         url = self._endpoint_override
         if not url:
-            try:
-                url = access.info.service_catalog.url_for(
-                    service_type="image", interface=self._interface, region_name=self._region
+            with suppress(CatalogException):
+                url = self._auth.get_endpoint(
+                    self._session,
+                    service_type="image",
+                    interface=self._interface,
+                    region_name=self._region,
                 )
-            except CatalogException as exc:
-                raise Refused(_no_endpoint(self._region), tried="look up IMS's address") from exc
-        return _VERSION.sub("", str(url).rstrip("/"))
-
-    def _project(self, access: Access) -> ProjectId:
-        project = access.info.project_id
-        if not project:
-            raise Refused(_NO_PROJECT, tried="read the token's project")
-        return ProjectId(project)
+        if not url:
+            raise Refused(_no_endpoint(self._region), tried="look up the IMS endpoint")
+        return _VERSION.sub("", url.rstrip("/"))
 
     # --- what an answer means -------------------------------------------------------------
 
@@ -359,8 +377,8 @@ def _parsed(answer: Answer, parse: Callable[[bytes], T]) -> T:
         raise Unavailable(failure, tried=answer.tried) from exc
 
 
-def _token_refused(answer: Answer) -> bool:
-    """A refused token, by status or by code: IMS also refuses tokens with 400."""
+def _credentials_refused(answer: Answer) -> bool:
+    """By status or by code: IMS also refuses tokens with 400."""
     if answer.failure is None:
         return False
     by_code = answer.failure.error_class is ErrorClass.AUTH
