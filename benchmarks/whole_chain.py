@@ -16,6 +16,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from importlib.metadata import version
@@ -25,6 +26,7 @@ import requests
 
 from ims_config.import_request import ImportRequest
 from ims_config.records import Progress, State
+from ims_ledger import Ledger
 from ims_producer import Client
 from ims_sandbox.cloud import CloudOptions
 from ims_sandbox.stack import Stack
@@ -123,14 +125,17 @@ def _request(number: int) -> ImportRequest:
 
 def through_the_queue(stack: Stack, count: int) -> None:
     """Submit through the client; done when the ledger says that all have ended."""
-    with Client(stack.settings()) as client:
-        before = client.ledger.imports.counts().get(State.SUCCEEDED, 0)
+    with (
+        Client(stack.settings()) as client,
+        closing(Ledger(stack.settings().ledger)) as ledger,
+    ):
+        before = ledger.imports.counts().get(State.SUCCEEDED, 0)
         for number in range(count):
             client.submit(_request(number))
         end = time.monotonic() + GIVE_UP_AFTER_S
-        while client.ledger.imports.counts().get(State.SUCCEEDED, 0) - before < count:
+        while ledger.imports.counts().get(State.SUCCEEDED, 0) - before < count:
             if time.monotonic() > end:
-                raise TimeoutError(f"not ended: {client.ledger.imports.counts()}")
+                raise TimeoutError(f"not ended: {ledger.imports.counts()}")
             time.sleep(LOOK_EVERY_S)
 
 
@@ -164,8 +169,8 @@ def _query(service: ImageService, seen: Any) -> None:
 
 
 def _lags(stack: Stack, jobs: Sequence[dict[str, Any]]) -> list[float]:
-    with Client(stack.settings()) as client:
-        records = {job["import_id"]: client.ledger.imports.get(job["import_id"]) for job in jobs}
+    with closing(Ledger(stack.settings().ledger)) as ledger:
+        records = {job["import_id"]: ledger.imports.get(job["import_id"]) for job in jobs}
     return [
         (finished - datetime.fromisoformat(job["ends_at"])).total_seconds()
         for job in jobs

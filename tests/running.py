@@ -5,7 +5,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -15,7 +15,7 @@ from redis import Redis
 
 from ims_config.names import DUE_KEY
 from ims_config.records import ImportResult
-from ims_ledger import NotFound
+from ims_ledger import Ledger, NotFound
 from ims_producer import Client
 from ims_sandbox import bucket, diskimages
 from ims_sandbox.cloud import CloudOptions
@@ -30,6 +30,7 @@ class Running:
 
     stack: Stack
     client: Client
+    ledger: Ledger
     redis: Redis
 
     @classmethod
@@ -47,9 +48,11 @@ class Running:
             bucket.fill(stack.s3_url or "", stack.keys, bucket="images", files=files)
             with (
                 Client(stack.settings()) as client,
+                closing(Ledger(stack.settings().ledger)) as ledger,
                 Redis.from_url(stack.redis_url) as redis,
             ):
-                yield cls(stack, client, redis)
+                ledger.migrate()
+                yield cls(stack, client, ledger, redis)
 
     @property
     def redis_url(self) -> str:
@@ -81,7 +84,7 @@ class Running:
 
     def idle(self) -> bool:
         """No import is open and none is in the schedule."""
-        return not self.client.ledger.imports.unreported() and not self.redis.exists(DUE_KEY)
+        return not self.ledger.imports.unreported() and not self.redis.exists(DUE_KEY)
 
     def replace_worker(self) -> None:
         """Kill the only worker as a crash would, then start another."""

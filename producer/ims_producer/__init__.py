@@ -1,9 +1,10 @@
-"""Who asks: the Python client and the command line of ims-import.
+"""The Python client, the command line and the HTTP API of ims-import.
 
 from ims_producer import Client, ImportRequest
 """
 
-from typing import TYPE_CHECKING, Any
+from importlib import import_module
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from ims_config.import_request import ImportRequest, InvalidRequest
@@ -13,14 +14,16 @@ if TYPE_CHECKING:
 __all__ = ["Client", "ImportRequest", "InvalidRequest", "StillTracked"]
 
 
-def __getattr__(name: str) -> Any:
-    # `ims-import --help` must not wait for Celery and SQLAlchemy.
-    if name in ("ImportRequest", "InvalidRequest"):
-        from ims_config import import_request  # noqa: PLC0415  # see above
+# `ims-import --help` must not wait for Celery and SQLAlchemy: modules are imported on first use.
+_MODULES: Final = {
+    "Client": "ims_producer.client",
+    "ImportRequest": "ims_config.import_request",
+    "InvalidRequest": "ims_config.import_request",
+    "StillTracked": "ims_producer.waiting",
+}
 
-        return getattr(import_request, name)
-    if name in ("Client", "StillTracked"):
-        from ims_producer import client  # noqa: PLC0415  # see above
 
-        return getattr(client, name)
-    raise AttributeError(name)
+def __getattr__(name: str) -> object:
+    if name not in _MODULES:
+        raise AttributeError(name)
+    return getattr(import_module(_MODULES[name]), name)

@@ -1,87 +1,94 @@
-"""What can be wrong with an installation: one check for each part, each with how to mend it."""
+"""Checks of an installation: what works in each part, and how to fix what does not."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Literal
 from urllib.parse import urlsplit
 
+from celery import Celery
 from celery.exceptions import TimeoutError as ResultTimeout
 from kombu.exceptions import OperationalError
 from redis import Redis, RedisError
 
 from ims_config.names import CHECK_CLOUD, CHECK_WATCH, QUEUES
 from ims_config.records import ErrorClass
-from ims_config.settings import BrokerSettings
+from ims_config.settings import PREFIX, LedgerSettings
 from ims_config.worker_reports import (
+    BucketRuleReport,
     BucketRulesReport,
     CloudError,
     CloudReport,
     ImageQuota,
     WorkerReply,
 )
-from ims_ledger import LedgerOutdated, LedgerUnavailable
-from ims_producer.client import Client
+from ims_ledger import Ledger, LedgerOutdated, LedgerUnavailable
 
 PING_S: Final = 2.0
-CLOUD_ANSWER_S: Final = 45.0
+CLOUD_REPLY_S: Final = 45.0
+_QUEUE_ERRORS: Final = (OperationalError, RedisError, OSError)
+
+OpenLedger = Callable[[], Ledger]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Check:
-    """What was found about one part. `fix` says what to do where `ok` is not True.
-
-    `ok` is None for what could not be checked because something else is missing.
-    """
+    """The result for one part. `ok` is None if the check depends on a part that failed."""
 
     name: str
     ok: bool | None
     found: str
     fix: str = ""
-    about: str = "reach"
-    """`reach` of a service, or `credentials`."""
+    about: Literal["reach", "credentials"] = "reach"
 
 
-def run_checks(client: Client, *, clouds: Sequence[str | None], migrate: bool) -> Iterator[Check]:
+def run_checks(
+    settings: LedgerSettings,
+    celery: Celery,
+    open_ledger: OpenLedger,
+    *,
+    clouds: Sequence[str],
+    migrate: bool,
+) -> Iterator[Check]:
     """Check everything an import needs, one part after the other."""
-    settings = client.settings
-    redis = check_redis(settings)
+    redis = check_redis(settings.redis)
     yield redis
-    broker = redis if settings.broker == settings.redis else check_broker(client)
-    if broker is not redis:
+    broker = redis
+    if settings.broker != settings.redis:
+        broker = check_broker(settings.broker, celery)
         yield broker
-    yield check_ledger(client, migrate=migrate)
-    workers = check_workers(client) if broker.ok else _unasked("workers", "the broker is gone")
+    yield check_ledger(settings.ledger, open_ledger, migrate=migrate)
+    workers = check_workers(celery) if broker.ok else _skipped("workers", "the broker failed")
     yield workers
-    for cloud in clouds:
-        yield from _check_cloud(client, cloud, able=bool(workers.ok and redis.ok))
+    for cloud in clouds or (None,):
+        name = f"cloud {cloud}" if cloud else "default cloud"
+        if workers.ok and redis.ok:
+            yield from _check_cloud(celery, name, cloud)
+        else:
+            yield _skipped(name, "this needs Redis and a worker")
     if workers.ok and redis.ok:
-        yield from _check_watch(client)
+        yield from _check_bucket_rules(celery)
 
 
-def check_redis(settings: BrokerSettings) -> Check:
-    where = address(settings.redis)
+def check_redis(url: str) -> Check:
+    location = public_url(url)
     try:
-        with Redis.from_url(settings.redis, socket_timeout=3, socket_connect_timeout=3) as redis:
+        with Redis.from_url(url, socket_timeout=3, socket_connect_timeout=3) as redis:
             redis.ping()
-            policy = _policy(redis)
+            policy = _eviction_policy(redis)
     except (RedisError, OSError, ValueError) as exc:
-        return Check(
-            name="redis",
-            ok=False,
-            found=f"{where}: {exc}",
-            fix="Start Redis or Valkey, or set IMS_IMPORT_REDIS_URL=redis://:PASSWORD@HOST:6379/0",
-        )
+        fix = f"Start Redis or Valkey, or set {PREFIX}REDIS_URL=redis://:PASSWORD@HOST:6379/0"
+        return Check(name="redis", ok=False, found=f"{location}: {exc}", fix=fix)
     if policy not in ("noeviction", None):
         return Check(
             name="redis",
             ok=False,
-            found=f"{where} answers, but throws keys away when full (maxmemory-policy {policy})",
-            fix="Set maxmemory-policy noeviction: messages would be lost.",
+            found=f"{location} answers, but evicts keys when full (maxmemory-policy {policy})",
+            fix="Set maxmemory-policy noeviction; otherwise messages can be lost.",
         )
-    return Check(name="redis", ok=True, found=f"{where} answers")
+    return Check(name="redis", ok=True, found=f"{location} answers")
 
 
-def _policy(redis: Redis) -> str | None:
+def _eviction_policy(redis: Redis) -> str | None:
     try:
         return str(redis.config_get("maxmemory-policy").get("maxmemory-policy"))
     except RedisError:
@@ -89,154 +96,137 @@ def _policy(redis: Redis) -> str | None:
         return None
 
 
-def check_broker(client: Client) -> Check:
-    where = address(client.settings.broker)
+def check_broker(url: str, celery: Celery) -> Check:
+    location = public_url(url)
     try:
-        with client.celery.connection_for_write() as connection:
+        with celery.connection_for_write() as connection:
             connection.ensure_connection(max_retries=1, timeout=5)
     except (OperationalError, OSError) as exc:
-        return Check(
-            name="broker",
-            ok=False,
-            found=f"{where}: {exc}",
-            fix="Start the broker, or correct IMS_IMPORT_BROKER_URL.",
-        )
-    return Check(name="broker", ok=True, found=f"{where} answers")
+        fix = f"Start the broker, or correct {PREFIX}BROKER_URL."
+        return Check(name="broker", ok=False, found=f"{location}: {exc}", fix=fix)
+    return Check(name="broker", ok=True, found=f"{location} answers")
 
 
-def check_ledger(client: Client, *, migrate: bool) -> Check:
-    where = address(client.settings.ledger)
+def check_ledger(url: str, open_ledger: OpenLedger, *, migrate: bool) -> Check:
+    location = public_url(url)
     outdated = Check(
         name="ledger",
         ok=False,
-        found=f"{where}: its tables are missing or of another version",
-        fix="ims-import doctor --migrate",
+        found=f"{location}: its tables are missing or of another version",
+        fix="Run: ims-import doctor --migrate",
     )
     try:
+        ledger = open_ledger()
         if migrate:
-            client.ledger.migrate()
-        if not client.ledger.is_current():
+            ledger.migrate()
+        if not ledger.is_current():
             return outdated
-        counts = client.ledger.imports.counts()
+        counts = ledger.imports.counts()
     except LedgerOutdated:
         return outdated
     except (LedgerUnavailable, OSError) as exc:
-        return Check(
-            name="ledger",
-            ok=False,
-            found=f"{where}: {exc}",
-            fix="Start the database, or correct IMS_IMPORT_LEDGER_URL.",
-        )
-    known = ", ".join(f"{number} {state}" for state, number in sorted(counts.items()))
-    return Check(name="ledger", ok=True, found=f"{where} is up to date ({known or 'empty'})")
+        fix = f"Start the database, or correct {PREFIX}LEDGER_URL."
+        return Check(name="ledger", ok=False, found=f"{location}: {exc}", fix=fix)
+    imports = ", ".join(f"{count} {state}" for state, count in sorted(counts.items()))
+    return Check(name="ledger", ok=True, found=f"{location} is up to date ({imports or 'empty'})")
 
 
-def check_workers(client: Client) -> Check:
+def check_workers(celery: Celery) -> Check:
     try:
-        active = client.celery.control.inspect(timeout=PING_S).active_queues() or {}
-    except (OperationalError, RedisError, OSError) as exc:
-        return Check(name="workers", ok=False, found=str(exc), fix="Mend the broker first.")
-    served = {queue["name"] for queues in active.values() for queue in queues}
-    missing = [queue for queue in QUEUES if queue not in served]
+        active = celery.control.inspect(timeout=PING_S).active_queues() or {}
+    except _QUEUE_ERRORS as exc:
+        return Check(name="workers", ok=False, found=str(exc), fix="Fix the broker first.")
     if not active:
-        return Check(
-            name="workers",
-            ok=False,
-            found="none is online",
-            fix="Start one where the credentials are: ims-import worker",
-        )
+        fix = "Start one on a host with the credentials: ims-import worker"
+        return Check(name="workers", ok=False, found="none is online", fix=fix)
     names = ", ".join(sorted(active))
-    if missing:
+    served = {queue["name"] for queues in active.values() for queue in queues}
+    if unserved := [queue for queue in QUEUES if queue not in served]:
         return Check(
             name="workers",
             ok=False,
-            found=f"{names}; nobody takes from {', '.join(missing)}",
+            found=f"{names}; no worker consumes {', '.join(unserved)}",
             fix="Start a worker without -Q, or with these queues.",
         )
     return Check(name="workers", ok=True, found=f"{len(active)} online: {names}")
 
 
-def _check_watch(client: Client) -> Iterator[Check]:
-    """What a worker says of its watch rules; nothing where there are none."""
+# --- checks that a worker executes ----------------------------------------------------------
+
+
+def _check_bucket_rules(celery: Celery) -> Iterator[Check]:
+    """One check for each bucket rule; none without rules."""
     try:
-        sent = client.celery.send_task(CHECK_WATCH, expires=CLOUD_ANSWER_S)
-        reply = WorkerReply[BucketRulesReport].model_validate(sent.get(timeout=CLOUD_ANSWER_S))
-    except (ResultTimeout, OperationalError, RedisError, OSError) as exc:
-        yield _unasked("watch rules", f"no worker said how they stand ({type(exc).__name__})")
+        sent = celery.send_task(CHECK_WATCH, expires=CLOUD_REPLY_S)
+        reply = WorkerReply[BucketRulesReport].model_validate(sent.get(timeout=CLOUD_REPLY_S))
+    except (ResultTimeout, *_QUEUE_ERRORS) as exc:
+        yield _skipped("watch rules", f"no worker answered ({type(exc).__name__})")
         return
     for rule in reply.report.rules if reply.report else ():
-        name = f"watch rule {rule.rule}" if rule.rule else "watch rules"
-        if rule.problem is not None:
-            yield Check(
-                name=name,
-                ok=False,
-                found=rule.problem,
-                fix="Correct IMS_IMPORT_WATCH_FILE or IMS_IMPORT_OBS_… of the workers.",
-            )
-        else:
-            yield Check(name=name, ok=True, found=f"{rule.location} can be listed")
+        yield _bucket_rule(rule)
 
 
-def _check_cloud(client: Client, cloud: str | None, *, able: bool) -> Iterator[Check]:
-    shown = f"cloud {cloud}" if cloud else "default cloud"
-    if not able:
-        yield _unasked(shown, "only a worker can say")
-        return
+def _bucket_rule(report: BucketRuleReport) -> Check:
+    name = f"watch rule {report.rule}" if report.rule else "watch rules"
+    if report.problem is None:
+        return Check(name=name, ok=True, found=f"{report.location} can be listed")
+    fix = f"Correct {PREFIX}WATCH_FILE or {PREFIX}OBS_… of the workers."
+    return Check(name=name, ok=False, found=report.problem, fix=fix)
+
+
+def _check_cloud(celery: Celery, name: str, cloud: str | None) -> Iterator[Check]:
     try:
-        sent = client.celery.send_task(CHECK_CLOUD, [cloud], expires=CLOUD_ANSWER_S)
-        reply = WorkerReply[CloudReport].model_validate(sent.get(timeout=CLOUD_ANSWER_S))
+        sent = celery.send_task(CHECK_CLOUD, [cloud], expires=CLOUD_REPLY_S)
+        reply = WorkerReply[CloudReport].model_validate(sent.get(timeout=CLOUD_REPLY_S))
     except ResultTimeout:
-        yield Check(
-            name=shown,
-            ok=False,
-            found=f"no worker answered within {CLOUD_ANSWER_S:.0f} s",
-            fix="Look at the workers' logs.",
-        )
-        return
-    except (OperationalError, RedisError, OSError) as exc:
-        yield Check(name=shown, ok=False, found=str(exc), fix="Look at the workers' logs.")
-        return
-    if reply.report is not None:
-        yield from judge_cloud(shown, reply.report)
-    elif reply.error is not None:
-        yield _problem(shown, reply.error)
+        yield _unanswered(name, f"no worker answered within {CLOUD_REPLY_S:.0f} s")
+    except _QUEUE_ERRORS as exc:
+        yield _unanswered(name, str(exc))
+    else:
+        if reply.error is not None:
+            yield _cloud_error(name, reply.error)
+        elif reply.report is not None:
+            yield from cloud_checks(name, reply.report)
 
 
-def judge_cloud(shown: str, report: CloudReport) -> Iterator[Check]:
-    """What a worker reports about a cloud: login, shared token, quota."""
+def _unanswered(name: str, found: str) -> Check:
+    return Check(name=name, ok=False, found=found, fix="Read the logs of the workers.")
+
+
+def cloud_checks(name: str, report: CloudReport) -> Iterator[Check]:
+    """Login and quota of a cloud, and whether the workers share one token."""
+    login, quota = f"{name}, login", f"{name}, quota"
     if report.login_error is not None:
-        yield _problem(f"{shown}, login", report.login_error)
-        yield _unasked(f"{shown}, quota", "the login is refused")
+        yield _cloud_error(login, report.login_error)
+        yield _skipped(quota, "the login failed")
         return
-    where = f"{report.user or '?'} in project {report.project or '?'} at {report.auth_url}"
+    identity = f"{report.user or '?'} in project {report.project or '?'} at {report.auth_url}"
     if report.shared_token:
-        yield Check(name=f"{shown}, login", ok=True, found=where)
+        yield Check(name=login, ok=True, found=identity)
     else:
         yield Check(
-            name=f"{shown}, login",
+            name=login,
             ok=False,
-            found=f"{where}, but each process logs in for itself",
-            fix="Give the workers one IMS_IMPORT_SECRET_KEY; make one: python -c 'from "
+            found=f"{identity}, but each process logs in separately",
+            fix=f"Give all workers the same {PREFIX}SECRET_KEY; generate one: python -c 'from "
             "cryptography.fernet import Fernet; print(Fernet.generate_key().decode())'",
         )
-    if report.quota is not None:
-        yield _judge_quota(f"{shown}, quota", report.quota)
-    elif report.quota_error is not None:
-        yield _problem(f"{shown}, quota", report.quota_error)
+    if report.quota_error is not None:
+        yield _cloud_error(quota, report.quota_error)
+    elif report.quota is None:
+        yield _skipped(quota, "the worker did not report it")
     else:
-        yield _unasked(f"{shown}, quota", "the worker did not say")
+        yield _quota(quota, report.quota)
 
 
-def _judge_quota(name: str, quota: ImageQuota) -> Check:
+def _quota(name: str, quota: ImageQuota) -> Check:
     found = f"{quota.used} of {quota.limit} private images used"
     if quota.used < quota.limit:
         return Check(name=name, ok=True, found=found)
-    return Check(
-        name=name, ok=False, found=found, fix="Delete images or ask the cloud for more quota."
-    )
+    return Check(name=name, ok=False, found=found, fix="Delete images, or request a higher quota.")
 
 
-def _problem(name: str, error: CloudError) -> Check:
+def _cloud_error(name: str, error: CloudError) -> Check:
     failure = error.failure
     return Check(
         name=name,
@@ -247,12 +237,12 @@ def _problem(name: str, error: CloudError) -> Check:
     )
 
 
-def _unasked(name: str, why: str) -> Check:
-    return Check(name=name, ok=None, found=f"not checked: {why}")
+def _skipped(name: str, reason: str) -> Check:
+    return Check(name=name, ok=None, found=f"not checked: {reason}")
 
 
-def address(url: str) -> str:
-    """Where a URL points, without user, password and query."""
+def public_url(url: str) -> str:
+    """A URL without user, password and query."""
     parts = urlsplit(url)
     if not parts.netloc:
         return url.partition("?")[0]

@@ -1,13 +1,36 @@
-"""What can be wrong between a client and the HTTP API, beside what the ledger raises.
+"""Errors of a client beside those of the ledger.
 
-* KeyRefused       the API key is missing, wrong, expired, revoked or not good for this
-* ApiUnavailable   the API cannot be reached, or what it stands on is gone: try again
+* KeyRefused          the API key is missing, wrong, expired, revoked or lacks a scope or cloud
+* ApiUnavailable      the API cannot be reached or cannot use its ledger: try again
+* WorkerUnavailable   no worker answers or the queue cannot be reached: try again
+* WorkerRefused       a worker answered, and its cloud refused the operation
 """
+
+from collections.abc import Sequence
+
+from ims_config.worker_reports import CloudError
 
 
 class KeyRefused(Exception):
-    """The API does not let this key do that; the message says why."""
+    """The API does not accept this key for this operation; `problems` has a line for each cause."""
+
+    def __init__(self, *problems: str) -> None:
+        super().__init__("\n".join(problems))
+        self.problems: Sequence[str] = problems
 
 
 class ApiUnavailable(Exception):
-    """The API cannot be reached, or has no ledger or worker behind it."""
+    """The API cannot be reached, or cannot use its ledger or its queue."""
+
+
+class WorkerUnavailable(Exception):
+    """No worker executes the operation: the queue cannot be reached, or no worker answers."""
+
+
+class WorkerRefused(Exception):
+    """A worker was asked, and its cloud refused. `failure` has the code, message and hint."""
+
+    def __init__(self, error: CloudError) -> None:
+        super().__init__(f"{error.failure.code}: {error.failure.message} [{error.tried}]")
+        self.error = error
+        self.failure = error.failure

@@ -364,7 +364,7 @@ class Stack:
 
     def _start_api(self) -> Callable[[], None]:
         with Client(self.settings()) as client:
-            _, key = client.ledger.api_keys.create(CLOUD, scopes=set(Scope))
+            _, key = client.create_key(CLOUD, scopes=set(Scope))
 
         def launch(port: int) -> Process:
             self.api = ApiEndpoint(url=f"http://127.0.0.1:{port}", key=key)

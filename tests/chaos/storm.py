@@ -113,7 +113,7 @@ def weather(
 
 
 def _ended(running: Running, ids: Sequence[str]) -> int:
-    return sum(running.client.ledger.imports.get(import_id).state.terminal for import_id in ids)
+    return sum(running.ledger.imports.get(import_id).state.terminal for import_id in ids)
 
 
 def wait(condition: Callable[[], bool], seconds: float) -> bool:
@@ -165,7 +165,7 @@ def judge(
 ) -> Verdict:
     """Lost, doubled, unexplained: the ledger against the cloud's own books."""
     books = running.books()
-    records = {import_id: running.client.ledger.imports.get(import_id) for import_id in ids}
+    records = {import_id: running.ledger.imports.get(import_id) for import_id in ids}
     events = {import_id: running.client.events(import_id) for import_id in ids}
     living = Counter(
         image["import_id"] for image in books["images"] if image["status"] in LIVING_IMAGES

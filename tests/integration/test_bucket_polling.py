@@ -152,7 +152,7 @@ def test_nothing_is_imported_again_by_a_new_worker_or_after_forgetting(
     until(lambda: bool(bucket.imports("plain/old.qcow2")), "it was imported")
     [old] = bucket.imports("plain/old.qcow2")
     bucket.running.client.wait(old.id, timeout=30)
-    until(lambda: bucket.running.client.ledger.imports.is_reported(old.id), "its end was reported")
+    until(lambda: bucket.running.ledger.imports.is_reported(old.id), "its end was reported")
     bucket.running.replace_worker()
     bucket.running.client.prune(older_than=timedelta(0))
     bucket.running.redis.flushall()

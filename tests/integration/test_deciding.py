@@ -50,7 +50,7 @@ def test_cancel_deletes_the_image_when_the_job_is_done(running: Running) -> None
 def test_retry_makes_a_new_attempt_under_the_same_id(running: Running) -> None:
     import_id = running.client.submit(a_body(name="second-try", image_url="images:late.qcow2"))
     failed = ended(running, import_id, "FAILED")
-    until(lambda: running.client.ledger.imports.is_reported(import_id), "the failure was reported")
+    until(lambda: running.ledger.imports.is_reported(import_id), "the failure was reported")
     s3 = running.stack.s3()
     s3.upload_file(str(running.stack.folder / "good.qcow2"), "images", "late.qcow2")
     s3.close()
@@ -183,7 +183,7 @@ def leftover_of(running: Running, import_id: str) -> list[Any]:
 def test_prune_forgets_what_ended_long_ago_and_nothing_else(running: Running) -> None:
     done = running.client.submit(a_body(image_url="images:broken.qcow2"))
     until(
-        lambda: running.client.ledger.imports.is_reported(done),
+        lambda: running.ledger.imports.is_reported(done),
         "it ended and was reported",
         seconds=40,
     )

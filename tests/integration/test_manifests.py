@@ -176,4 +176,4 @@ def test_an_interrupted_apply_of_1000_images_continues_without_duplicates(
 
 
 def recorded(running: Running) -> int:
-    return sum(running.client.ledger.imports.counts().values())
+    return sum(running.ledger.imports.counts().values())

@@ -171,11 +171,11 @@ def test_words_and_goodbyes_start_nothing(door: str, smn: Smn) -> None:
 @pytest.mark.parametrize(
     ("change", "why"),
     [
-        ({"message": json.dumps(records("in/other"))}, "its signature does not fit"),
-        ({"subject": "added"}, "its signature does not fit"),
-        ({"signature": "AAAA"}, "its signature does not fit"),
-        ({"signature": "no base64!"}, "its signature does not fit"),
-        ({"type": "SubscriptionConfirmation"}, "its signature does not fit"),
+        ({"message": json.dumps(records("in/other"))}, "its signature is invalid"),
+        ({"subject": "added"}, "its signature is invalid"),
+        ({"signature": "AAAA"}, "its signature is invalid"),
+        ({"signature": "no base64!"}, "its signature is invalid"),
+        ({"type": "SubscriptionConfirmation"}, "its signature is invalid"),
         ({"topic_urn": "urn:smn:eu-de:1:strange"}, "is not one of IMS_IMPORT_SMN_TOPICS"),
         ({"signing_cert_url": "https://evil.example/SMN.pem"}, "its signing_cert_url is not at"),
         ({"signing_cert_url": "https://localhost@evil.example/"}, "its signing_cert_url is not at"),
@@ -208,7 +208,7 @@ def test_while_smn_is_away_it_is_asked_to_come_again(door: str, smn: Smn) -> Non
     finally:
         smn.away = False
 
-    assert (status, "answered 503" in problem["detail"]) == (503, True)
+    assert (status, "returned HTTP 503" in problem["detail"]) == (503, True)
 
 
 def test_without_topics_nothing_of_smn_is_taken(running: Running, smn: Smn) -> None:
@@ -264,6 +264,6 @@ def test_a_client_over_http_can_say_it_too(running: Running) -> None:
     assert api is not None
     imported = put(running, "in/from-a-client.qcow2")
     with Client(running.stack.settings(api_url=api.url, api_key=api.key)) as client:
-        client.look_at_object("images", "in/from-a-client.qcow2")
+        client.notify_object("images", "in/from-a-client.qcow2")
 
     until(imported, "it was imported")

@@ -148,7 +148,7 @@ def test_the_workers_may_die_while_they_tell(running: Running, receiver: Receive
     for worker in list(running.stack.workers):
         running.stack.kill(worker)
     receiver.gate.set()
-    with running.client.ledger._engine.begin() as db:  # two minutes that nobody wants to wait
+    with running.ledger._engine.begin() as db:  # two minutes that nobody wants to wait
         db.exec_driver_sql("UPDATE deliveries SET claimed_until = NULL")
     for _ in range(2):
         running.stack.worker()

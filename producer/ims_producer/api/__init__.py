@@ -1,1 +1,1 @@
-"""The HTTP door: asks for imports and tells how they stand, in JSON; see docs/api.md."""
+"""The HTTP API: operations on imports, keys and webhooks, in JSON; see docs/api.md."""

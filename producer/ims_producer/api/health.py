@@ -1,9 +1,9 @@
-"""Whether the API lives, can take requests, and what Prometheus may know."""
+"""Liveness, readiness and Prometheus metrics of the API."""
 
 import time
 from collections.abc import Awaitable, Callable, Iterable
 from http import HTTPStatus
-from typing import Annotated, Literal
+from typing import Literal
 
 from fastapi import APIRouter, FastAPI, Request, Response
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Histogram
@@ -11,13 +11,13 @@ from prometheus_client import generate_latest as as_text
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 from pydantic import BaseModel
-from redis import RedisError
 
-from ims_config.records import Scope, State
+from ims_config.records import State
 from ims_ledger import LedgerOutdated, LedgerUnavailable
-from ims_producer.api.auth import Caller, client_of, needs
-from ims_producer.api.problems import documented
-from ims_producer.client import Client
+from ims_producer.api.auth import Backend, Reader
+from ims_producer.api.problems import problem_responses
+from ims_producer.backends.direct import DirectBackend
+from ims_producer.http_contract import Readiness
 
 router = APIRouter(tags=["health"])
 
@@ -25,19 +25,12 @@ S = HTTPStatus
 
 
 class Health(BaseModel):
-    """The process answers."""
+    """The process responds."""
 
     status: Literal["ok"] = "ok"
 
 
-class Readiness(BaseModel):
-    """Without the ledger nothing can be recorded; without Redis it is recorded and runs later."""
-
-    ledger: Literal["ok", "unreachable", "outdated"]
-    queue: Literal["ok", "unreachable"]
-
-
-@router.get("/healthz", summary="Whether this process answers")
+@router.get("/healthz", summary="Whether this process responds")
 async def healthz() -> Health:
     return Health()
 
@@ -47,57 +40,51 @@ async def healthz() -> Health:
     summary="Whether requests can be recorded",
     responses={503: {"description": "The ledger cannot be used.", "model": Readiness}},
 )
-def readyz(request: Request, response: Response) -> Readiness:
-    client = client_of(request)
-    ready = Readiness(ledger=_ledger(client), queue=_queue(client))
+def readyz(backend: Backend, response: Response) -> Readiness:
+    queue: Literal["ok", "unreachable"] = "ok" if backend.queue_answers() else "unreachable"
+    ready = Readiness(ledger=_ledger(backend), queue=queue)
     if ready.ledger != "ok":
         response.status_code = S.SERVICE_UNAVAILABLE
     return ready
 
 
-def _ledger(client: Client) -> Literal["ok", "unreachable", "outdated"]:
+def _ledger(backend: DirectBackend) -> Literal["ok", "unreachable", "outdated"]:
     try:
-        return "ok" if client.ledger.is_current() else "outdated"
+        return "ok" if backend.ledger.is_current() else "outdated"
     except LedgerOutdated:
         return "outdated"
     except LedgerUnavailable:
         return "unreachable"
 
 
-def _queue(client: Client) -> Literal["ok", "unreachable"]:
-    try:
-        client.ping()
-    except (RedisError, OSError):
-        return "unreachable"
-    return "ok"
-
-
 @router.get(
     "/metrics",
-    summary="Metrics in Prometheus' text format",
+    summary="Metrics in the text format of Prometheus",
     response_class=Response,
     responses={
         200: {"content": {"text/plain": {"schema": {"type": "string"}}}},
-        **documented(S.UNAUTHORIZED, S.FORBIDDEN, S.TOO_MANY_REQUESTS, S.SERVICE_UNAVAILABLE),
+        **problem_responses(
+            S.UNAUTHORIZED, S.FORBIDDEN, S.TOO_MANY_REQUESTS, S.SERVICE_UNAVAILABLE
+        ),
     },
 )
-def metrics(request: Request, _: Annotated[Caller, needs(Scope.READ)]) -> Response:
+def metrics(request: Request, _: Reader) -> Response:
     return Response(as_text(request.app.state.registry), media_type=CONTENT_TYPE_LATEST)
 
 
-class Imports(Collector):
-    """How many imports are in each state, read when asked for."""
+class ImportsCollector(Collector):
+    """Imports by state, counted at each scrape."""
 
-    def __init__(self, client: Client) -> None:
-        self._client = client
+    def __init__(self, backend: DirectBackend) -> None:
+        self._backend = backend
 
     def describe(self) -> Iterable[Metric]:
-        # Registering would otherwise read the ledger.
+        # Without this method, registering reads the ledger.
         return [self._family()]
 
     def collect(self) -> Iterable[Metric]:
         family = self._family()
-        counts = self._client.ledger.imports.counts()
+        counts = self._backend.ledger.imports.counts()
         for state in State:
             family.add_metric([state.value], counts.get(state, 0))
         yield family
@@ -108,26 +95,29 @@ class Imports(Collector):
         )
 
 
-def measure(app: FastAPI, client: Client) -> None:
-    """Count the app's requests by operation; addresses with ids would be endless."""
+def add_metrics(app: FastAPI, backend: DirectBackend) -> None:
+    """Count requests by operation: paths with ids would be an unlimited number of labels."""
     registry = app.state.registry = CollectorRegistry()
-    registry.register(Imports(client))
+    registry.register(ImportsCollector(backend))
     labels = ["method", "operation"]
     requests = Counter(
-        "ims_import_http_requests", "Requests answered.", [*labels, "status"], registry=registry
+        "ims_import_http_requests", "Responses sent.", [*labels, "status"], registry=registry
     )
     seconds = Histogram(
-        "ims_import_http_request_seconds", "Until the answer began.", labels, registry=registry
+        "ims_import_http_request_seconds",
+        "Time until the response starts.",
+        labels,
+        registry=registry,
     )
 
     @app.middleware("http")
     async def count(
         request: Request, call_next: Callable[[Request], Awaitable[Response]]
     ) -> Response:
-        began = time.perf_counter()
+        start = time.perf_counter()
         response = await call_next(request)
         route = request.scope.get("route")
         operation = getattr(route, "path", "none")
         requests.labels(request.method, operation, response.status_code).inc()
-        seconds.labels(request.method, operation).observe(time.perf_counter() - began)
+        seconds.labels(request.method, operation).observe(time.perf_counter() - start)
         return response

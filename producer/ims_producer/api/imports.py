@@ -1,42 +1,49 @@
-"""The operations on imports, under /v1/imports."""
+"""Operations on imports, under /v1/imports."""
 
 from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Annotated, Any, Final
 
-from fastapi import APIRouter, Body, Header, Path, Query, Request, Response
+from fastapi import APIRouter, Header, Path, Query, Response
+from fastapi import Body as BodyParameter
 from fastapi.responses import StreamingResponse
 
 from ims_config.import_request import InvalidRequest, parse_request
-from ims_config.records import ImportRecord, ImportResult, Scope
+from ims_config.records import ImportRecord, ImportResult
 from ims_ledger import KeyConflict, NotFound
-from ims_producer.api import schemas
-from ims_producer.api.auth import Caller, client_of, needs, refuse_cloud
+from ims_producer.api.auth import Admin, Backend, Caller, Reader, Submitter
 from ims_producer.api.problems import (
-    ALWAYS,
-    WITH_BODY,
-    Refusal,
-    broken_rules,
-    conflict,
-    documented,
+    BODY_ERRORS,
+    COMMON_ERRORS,
+    ProblemError,
+    problem_of,
+    problem_responses,
 )
 from ims_producer.api.schemas import (
+    EXAMPLE,
     Absent,
     Batch,
-    BatchAnswer,
-    BatchAnswers,
     BatchItem,
+    BatchResult,
+    BatchResults,
     Cancel,
     EventNumber,
-    Events,
     EventsQuery,
     Filters,
     KeyText,
-    Page,
     Resolve,
 )
-from ims_producer.api.stream import EVENT_STREAM, stream
-from ims_producer.client import Client, Submission
+from ims_producer.api.stream import EVENT_STREAM, event_stream
+from ims_producer.backends.protocol import ImportFilter, Submission
+from ims_producer.http_contract import (
+    Events,
+    FieldError,
+    InvalidCursor,
+    Page,
+    ProblemCode,
+    decode_cursor,
+    encode_cursor,
+)
 
 S = HTTPStatus
 _REQUEST_BODY: Final = {
@@ -45,20 +52,17 @@ _REQUEST_BODY: Final = {
         "content": {
             "application/json": {
                 "schema": {"$ref": "#/components/schemas/ImportRequest"},
-                "example": schemas.EXAMPLE,
+                "example": EXAMPLE,
             }
         },
     }
 }
 _LOCATION: Final = {
-    "Location": {"description": "Where the import is.", "schema": {"type": "string"}}
+    "Location": {"description": "The path of the import.", "schema": {"type": "string"}}
 }
 
 router = APIRouter(prefix="/v1", tags=["imports"])
 
-Read = Annotated[Caller, needs(Scope.READ)]
-Submit = Annotated[Caller, needs(Scope.SUBMIT)]
-Admin = Annotated[Caller, needs(Scope.ADMIN)]
 ImportId = Annotated[
     str, Path(pattern=r"^[A-Za-z0-9_\-]{1,43}$", examples=["6f2c8f0e-3a51-4c27-8a52-0d4f2f4b7c1d"])
 ]
@@ -67,113 +71,125 @@ ImportId = Annotated[
 @router.post(
     "/imports",
     status_code=S.ACCEPTED,
-    summary="Ask for an import",
+    summary="Request an import",
     responses={
         202: {"description": "Recorded.", "headers": _LOCATION},
         200: {
-            "description": "This Idempotency-Key had this import already.",
+            "description": "The import of this Idempotency-Key exists.",
             "model": ImportRecord,
             "headers": _LOCATION,
         },
-        **documented(*WITH_BODY, S.CONFLICT),
+        **problem_responses(*BODY_ERRORS, S.CONFLICT),
     },
     openapi_extra=_REQUEST_BODY,
 )
 def submit(
-    request: Request,
+    backend: Backend,
     response: Response,
-    caller: Submit,
-    body: Annotated[Any, Body()],
+    caller: Submitter,
+    body: Annotated[Any, BodyParameter()],
     idempotency_key: Annotated[
         KeyText | Absent,
-        Header(description="The same key with the same body gives the same import."),
+        Header(description="The same key with the same body returns the same import."),
     ] = None,
 ) -> ImportRecord:
-    """Records the import and queues it. It then runs in the background until it has ended."""
-    asked = _ask(client_of(request), caller, body, idempotency_key)
-    response.headers["Location"] = f"/v1/imports/{asked.record.id}"
-    response.status_code = S.ACCEPTED if asked.created else S.OK
-    return asked.record
+    """Records the import and queues it. It runs in the background until it ends."""
+    submission = _submit(backend, caller, body, idempotency_key)
+    response.headers["Location"] = f"/v1/imports/{submission.record.id}"
+    response.status_code = S.ACCEPTED if submission.created else S.OK
+    return submission.record
 
 
-def _ask(client: Client, caller: Caller, body: Any, key: str | None) -> Submission:
-    wanted = parse_request(body, strict=True)
-    refuse_cloud(caller, wanted.cloud)
-    return client.submit_import(wanted, key=key, requested_by=caller.name)
+def _submit(
+    backend: Backend, caller: Caller, raw: Mapping[str, Any], key: str | None
+) -> Submission:
+    request = parse_request(raw, strict=True)
+    caller.ensure_cloud(request.cloud)
+    return backend.submit_import(request, key=key, requested_by=caller.name)
 
 
 @router.post(
     "/imports:batch",
-    summary="Ask for up to 1,000 imports",
-    responses=documented(*WITH_BODY),
+    summary="Request up to 1,000 imports",
+    responses=problem_responses(*BODY_ERRORS),
 )
-def submit_batch(request: Request, caller: Submit, batch: Batch) -> BatchAnswers:
-    """Each item is recorded or refused by itself; the answer tells what came of each."""
-    client = client_of(request)
-    return BatchAnswers(
-        items=[_answer(client, caller, index, item) for index, item in enumerate(batch.items)]
+def submit_batch(backend: Backend, caller: Submitter, batch: Batch) -> BatchResults:
+    """Each item is recorded or rejected independently; the response has a result for each."""
+    return BatchResults(
+        items=[_result(backend, caller, index, item) for index, item in enumerate(batch.items)]
     )
 
 
-def _answer(client: Client, caller: Caller, index: int, item: BatchItem) -> BatchAnswer:
+def _result(backend: Backend, caller: Caller, index: int, item: BatchItem) -> BatchResult:
     try:
-        asked = _ask(client, caller, item.request, item.key)
-    except InvalidRequest as exc:
-        return _refused(index, broken_rules(exc))
-    except KeyConflict as exc:
-        return _refused(index, conflict(exc))
-    except Refusal as refusal:
-        return _refused(index, refusal)
-    return BatchAnswer(index=index, status=202 if asked.created else 200, id=asked.record.id)
+        submission = _submit(backend, caller, item.request, item.key)
+    except (InvalidRequest, KeyConflict, ProblemError) as exc:
+        problem = problem_of(exc).problem
+        status: Any = problem.status
+        return BatchResult(index=index, status=status, problem=problem)
+    status = 202 if submission.created else 200
+    return BatchResult(index=index, status=status, id=submission.record.id)
 
 
-def _refused(index: int, refusal: Refusal) -> BatchAnswer:
-    status: Any = int(refusal.status)
-    return BatchAnswer(index=index, status=status, problem=refusal.problem)
-
-
-@router.get("/imports", summary="List imports, newest first", responses=documented(*ALWAYS))
-def list_imports(request: Request, caller: Read, filters: Annotated[Filters, Query()]) -> Page:
-    """One page; `next` is the cursor of the next one."""
-    key, _, value = (filters.tag or "").partition("=")
-    limit = filters.limit
+@router.get(
+    "/imports",
+    summary="List imports, newest first",
+    responses=problem_responses(*COMMON_ERRORS),
+)
+def list_imports(backend: Backend, caller: Reader, query: Annotated[Filters, Query()]) -> Page:
+    """One page; `next` is the cursor of the next page."""
+    key, _, value = (query.tag or "").partition("=")
+    filters = ImportFilter(
+        states=query.state,
+        name=query.name,
+        cloud=query.cloud,
+        tag=(key, value) if query.tag else None,
+        created_after=query.created_after,
+        created_before=query.created_before,
+    )
     try:
-        found = client_of(request).list(
-            states=filters.state,
-            name=filters.name,
-            cloud=filters.cloud,
+        records = backend.list_imports(
+            filters,
+            limit=query.limit + 1,
+            before=decode_cursor(query.cursor) if query.cursor else None,
             clouds=caller.clouds,
-            tag=(key, value) if filters.tag else None,
-            created_after=filters.created_after,
-            created_before=filters.created_before,
-            limit=limit + 1,
-            before=schemas.id_of(filters.cursor) if filters.cursor else None,
         )
-    except NotFound as exc:
-        raise schemas.bad_cursor() from exc
-    more = len(found) > limit
-    return Page(items=found[:limit], next=schemas.cursor_of(found[limit - 1]) if more else None)
+    except (InvalidCursor, NotFound) as exc:
+        raise _invalid_cursor(exc) from exc
+    page = records[: query.limit]
+    more = len(records) > query.limit
+    return Page(items=page, next=encode_cursor(page[-1].id) if more else None)
+
+
+def _invalid_cursor(exc: InvalidCursor | NotFound) -> ProblemError:
+    missing = problem_of(exc).problem.missing if isinstance(exc, NotFound) else None
+    return ProblemError(
+        ProblemCode.INVALID_REQUEST,
+        "the request breaks rules of the API",
+        errors=[FieldError(field="cursor", detail="must be the `next` of a previous page")],
+        missing=missing,
+    )
 
 
 @router.get(
     "/imports/{import_id}",
-    summary="See how an import stands",
-    responses=documented(*ALWAYS, S.NOT_FOUND),
+    summary="Get an import",
+    responses=problem_responses(*COMMON_ERRORS, S.NOT_FOUND),
 )
-def get_import(request: Request, caller: Read, import_id: ImportId) -> ImportResult:
-    """The record; `image` is there when it SUCCEEDED, `error` tells why it FAILED."""
-    return _seen(request, caller, import_id)
+def get_import(backend: Backend, caller: Reader, import_id: ImportId) -> ImportResult:
+    """The record: with `image` if it SUCCEEDED, with `error` if it FAILED."""
+    return _visible(backend, caller, import_id)
 
 
-def _seen(request: Request, caller: Caller, import_id: str) -> ImportResult:
-    record = client_of(request).get(import_id)
+def _visible(backend: Backend, caller: Caller, import_id: str) -> ImportResult:
+    record = backend.get(import_id)
     caller.ensure_visible(record)
     return record
 
 
 @router.get(
     "/imports/{import_id}/events",
-    summary="See what happened to an import, or follow it",
+    summary="Get or follow the history of an import",
     response_model=Events,
     responses={
         200: {
@@ -184,33 +200,33 @@ def _seen(request: Request, caller: Caller, import_id: str) -> ImportResult:
                 }
             }
         },
-        204: {"description": "With Last-Event-ID: it has ended, and nothing came after that."},
-        **documented(*ALWAYS, S.NOT_FOUND),
+        204: {"description": "With Last-Event-ID: the import has ended without later events."},
+        **problem_responses(*COMMON_ERRORS, S.NOT_FOUND),
     },
 )
 def get_events(
-    request: Request,
-    caller: Read,
+    backend: Backend,
+    caller: Reader,
     import_id: ImportId,
     *,
     accept: Annotated[str, Header(include_in_schema=False)] = "application/json",
     query: Annotated[EventsQuery, Query()],
     last_event_id: Annotated[
-        EventNumber | Absent, Header(description="Go on behind this event.")
+        EventNumber | Absent, Header(description="Continue behind this event.")
     ] = None,
 ) -> Any:
-    """All events so far, as JSON; with `Accept: text/event-stream` as server-sent events, followed
-    until the import has ended: `progress` without an id, a comment every 15 s against silence."""
-    record = _seen(request, caller, import_id)
-    client = client_of(request)
-    behind = int(last_event_id) if last_event_id else query.after
+    """All events so far, as JSON. With `Accept: text/event-stream`, server-sent events until the
+    import ends: `progress` events have no id, and a comment every 15 s keeps the connection open.
+    """
+    record = _visible(backend, caller, import_id)
+    after = int(last_event_id) if last_event_id else query.after
     if EVENT_STREAM not in accept:
-        return Events(items=client.events(import_id, after=behind))
-    if last_event_id and record.state.terminal and not client.events(import_id, after=behind):
-        # The only answer that ends an EventSource's attempts to connect again.
+        return Events(items=backend.events(import_id, after=after))
+    if last_event_id and record.state.terminal and not backend.events(import_id, after=after):
+        # Only this response stops an EventSource from reconnecting.
         return Response(status_code=S.NO_CONTENT)
     return StreamingResponse(
-        stream(client, import_id, after=behind),
+        event_stream(backend, import_id, after=after),
         media_type=EVENT_STREAM,
         headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"},
     )
@@ -220,47 +236,40 @@ def get_events(
     "/imports/{import_id}/cancel",
     status_code=S.ACCEPTED,
     summary="Cancel an import",
-    responses=documented(*WITH_BODY, S.NOT_FOUND, S.CONFLICT),
+    responses=problem_responses(*BODY_ERRORS, S.NOT_FOUND, S.CONFLICT),
 )
 def cancel(
-    request: Request, caller: Submit, import_id: ImportId, body: Cancel | None = None
+    backend: Backend, caller: Submitter, import_id: ImportId, body: Cancel | None = None
 ) -> ImportResult:
-    """Before IMS was asked it is CANCELED at once. IMS cannot cancel a job: after that the job is
-    followed, and its image deleted when it is done, or kept with `leave_image`."""
-    _seen(request, caller, import_id)
-    leave = body is not None and body.leave_image
-    return client_of(request).cancel(import_id, leave_image=leave, by=caller.name)
+    """An import that was not sent to IMS is CANCELED at once. IMS cannot cancel a job: otherwise
+    the job is tracked to its end, and its image is then deleted, or kept with `leave_image`."""
+    _visible(backend, caller, import_id)
+    leave_image = body is not None and body.leave_image
+    return backend.cancel(import_id, leave_image=leave_image, by=caller.name)
 
 
 @router.post(
     "/imports/{import_id}/retry",
     status_code=S.ACCEPTED,
-    summary="Try a FAILED or CANCELED import again",
-    responses=documented(*ALWAYS, S.NOT_FOUND, S.CONFLICT),
+    summary="Retry a FAILED or CANCELED import",
+    responses=problem_responses(*COMMON_ERRORS, S.NOT_FOUND, S.CONFLICT),
 )
-def retry(request: Request, caller: Submit, import_id: ImportId) -> ImportResult:
+def retry(backend: Backend, caller: Submitter, import_id: ImportId) -> ImportResult:
     """A new attempt under the same id."""
-    _seen(request, caller, import_id)
-    return client_of(request).retry(import_id, by=caller.name)
+    _visible(backend, caller, import_id)
+    return backend.retry(import_id, by=caller.name)
 
 
 @router.post(
     "/imports/{import_id}/resolve",
     status_code=S.ACCEPTED,
-    summary="Say what became of an UNCERTAIN import",
-    responses=documented(*WITH_BODY, S.NOT_FOUND, S.CONFLICT),
+    summary="Decide how an UNCERTAIN import continues",
+    responses=problem_responses(*BODY_ERRORS, S.NOT_FOUND, S.CONFLICT),
 )
-def resolve(request: Request, caller: Admin, import_id: ImportId, body: Resolve) -> ImportResult:
-    """After somebody has looked at the images in IMS's console."""
-    _seen(request, caller, import_id)
+def resolve(backend: Backend, caller: Admin, import_id: ImportId, body: Resolve) -> ImportResult:
+    """Look for the image in the IMS console first."""
+    _visible(backend, caller, import_id)
     image_id = body.image_id if body.how == "image" else None
-    return client_of(request).resolve(
+    return backend.resolve(
         import_id, resubmit=body.how == "resubmit", image_id=image_id, by=caller.name
     )
-
-
-def openapi_schemas() -> Mapping[str, Any]:
-    """Schemas that no operation's model brings by itself."""
-    schema = schemas.request_schema()
-    parts: dict[str, Any] = schema.pop("$defs", {})
-    return parts | {"ImportRequest": schema}

@@ -1,22 +1,25 @@
-"""News of objects in buckets, as OBS sends them through SMN, and MinIO and Ceph by themselves."""
+"""Receives object events: from OBS through SMN (signed), from MinIO and Ceph directly."""
 
-import json
 import logging
 from collections.abc import Iterator
 from http import HTTPStatus
-from typing import Annotated
+from typing import Annotated, Final
 from urllib.parse import unquote_plus
 
 from fastapi import APIRouter, Depends, Request
-from kombu.exceptions import OperationalError
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from redis import RedisError
 
 from ims_config.records import Scope
 from ims_config.settings import ApiSettings
-from ims_producer.api.auth import client_of, key_documented, not_known, who_may
-from ims_producer.api.problems import WITH_BODY, Refusal, documented
-from ims_producer.api.smn import NotFromSmn, SmnAway, SmnMessage, confirm, verify
+from ims_producer.api.auth import Backend, api_key_scheme, authorize, unauthenticated
+from ims_producer.api.problems import (
+    BODY_ERRORS,
+    WORKER_RETRY_S,
+    ProblemError,
+    problem_responses,
+)
+from ims_producer.api.smn import NotFromSmn, SmnMessage, SmnUnavailable, confirm, verify
+from ims_producer.http_contract import ProblemCode
 
 logger = logging.getLogger(__name__)
 
@@ -41,7 +44,7 @@ class S3Place(BaseModel):
 
 
 class S3Record(BaseModel):
-    """One thing that happened to an object."""
+    """One event of an object."""
 
     model_config = ConfigDict(extra="allow", populate_by_name=True)
 
@@ -50,7 +53,7 @@ class S3Record(BaseModel):
 
 
 class S3Event(BaseModel):
-    """What S3 and its relatives send."""
+    """The body that S3 and compatible storages send."""
 
     model_config = ConfigDict(extra="allow")
 
@@ -58,36 +61,39 @@ class S3Event(BaseModel):
 
 
 class EventReceipt(BaseModel):
-    """What came of it."""
+    """The effect of an event."""
 
-    objects: int = Field(description="Objects that a worker looks at now.")
+    objects: int = Field(description="Objects that a worker checks now.")
     confirmed: bool = Field(description="Whether a subscription was confirmed.")
+
+
+_NO_EFFECT: Final = EventReceipt(objects=0, confirmed=False)
 
 
 @router.post(
     "/events/obs",
     status_code=S.ACCEPTED,
-    summary="Tell that objects have changed",
-    responses=documented(*WITH_BODY),
-    # Or none: a message of SMN brings its signature instead.
+    summary="Report that objects have changed",
+    responses=problem_responses(*BODY_ERRORS),
+    # An alternative to a key: a message of SMN carries a signature.
     openapi_extra={"security": [{}]},
 )
-def take_event(
+def receive_event(
     request: Request,
+    backend: Backend,
     body: SmnMessage | S3Event,
-    _: Annotated[object, Depends(key_documented)],
+    _: Annotated[object, Depends(api_key_scheme)],
 ) -> EventReceipt:
-    """A message of SMN needs no key, but its signature and a topic of `SMN_TOPICS`; anything else
-    needs a key with the scope submit. An event is a reason to look: what is imported, watch rules
-    and the bucket itself decide."""
+    """A message of SMN needs no key, but a valid signature and a topic of `SMN_TOPICS`; other
+    events need a key with the scope submit. An event only triggers a check: the bucket rules and
+    the bucket itself decide what is imported."""
     if isinstance(body, SmnMessage):
-        return _take_message(request, body)
-    who_may(request, Scope.SUBMIT)
-    return EventReceipt(objects=_look(request, body), confirmed=False)
+        return _receive_message(request.app.state.settings, backend, body)
+    authorize(request, Scope.SUBMIT)
+    return _notify(backend, body)
 
 
-def _take_message(request: Request, message: SmnMessage) -> EventReceipt:
-    settings: ApiSettings = request.app.state.settings
+def _receive_message(settings: ApiSettings, backend: Backend, message: SmnMessage) -> EventReceipt:
     try:
         verify(message, settings)
         if message.type == "SubscriptionConfirmation":
@@ -95,34 +101,30 @@ def _take_message(request: Request, message: SmnMessage) -> EventReceipt:
             logger.info("subscription confirmed", extra={"topic": message.topic_urn})
             return EventReceipt(objects=0, confirmed=True)
     except NotFromSmn as exc:
-        # Its signature is what a key is elsewhere.
-        raise not_known(f"not a message of SMN for us: {exc}") from exc
-    except SmnAway as exc:
-        raise Refusal(S.SERVICE_UNAVAILABLE, str(exc), headers={"Retry-After": "30"}) from exc
+        # The signature takes the place of a key.
+        raise unauthenticated(f"not a message of SMN for this installation: {exc}") from exc
+    except SmnUnavailable as exc:
+        raise ProblemError(
+            ProblemCode.SMN_UNAVAILABLE, str(exc), headers={"Retry-After": str(WORKER_RETRY_S)}
+        ) from exc
     if message.type != "Notification":
         logger.warning("SMN ended a subscription", extra={"topic": message.topic_urn})
-        return EventReceipt(objects=0, confirmed=False)
+        return _NO_EFFECT
     try:
-        event = S3Event.model_validate(json.loads(message.message))
-    except (ValidationError, ValueError):
-        # A test message, or somebody's words: signed all the same.
-        return EventReceipt(objects=0, confirmed=False)
-    return EventReceipt(objects=_look(request, event), confirmed=False)
+        event = S3Event.model_validate_json(message.message)
+    except ValidationError:
+        # A test message or free text.
+        return _NO_EFFECT
+    return _notify(backend, event)
 
 
-def _look(request: Request, event: S3Event) -> int:
+def _notify(backend: Backend, event: S3Event) -> EventReceipt:
     objects = set(_created(event))
-    client = client_of(request)
-    try:
-        for bucket, key in sorted(objects):
-            # S3 and MinIO write keys as in a form, others as they are; there can be only one.
-            for meant in {key, unquote_plus(key)}:
-                client.look_at_object(bucket, meant)
-    except (OperationalError, RedisError, OSError) as exc:
-        raise Refusal(
-            S.SERVICE_UNAVAILABLE, "the queue cannot be reached", headers={"Retry-After": "30"}
-        ) from exc
-    return len(objects)
+    for bucket, key in sorted(objects):
+        # S3 and MinIO encode keys as in a form, others do not; only one of both exists.
+        for candidate in {key, unquote_plus(key)}:
+            backend.notify_object(bucket, candidate)
+    return EventReceipt(objects=len(objects), confirmed=False)
 
 
 def _created(event: S3Event) -> Iterator[tuple[str, str]]:

@@ -1,169 +1,267 @@
-"""Every error of the API: problem details (RFC 9457) that name the field and say what to do."""
+"""Maps every exception of the API to problem details (RFC 9457)."""
 
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import singledispatch
 from http import HTTPStatus
 from typing import Any, Final
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
-from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 from starlette.middleware.body_limit import RequestBodyLimitMiddleware
 from starlette.routing import compile_path
 
 from ims_config.import_request import InvalidRequest
+from ims_config.records import ImportRecord
 from ims_config.validation import field_errors
-from ims_ledger.errors import Conflict, KeyConflict, NotFound, Unavailable
+from ims_config.worker_reports import CloudError
+from ims_ledger.errors import (
+    ConcurrentTransition,
+    InvalidState,
+    KeyConflict,
+    LedgerError,
+    NotFound,
+    Unavailable,
+)
+from ims_producer.errors import WorkerRefused, WorkerUnavailable
+from ims_producer.http_contract import (
+    PROBLEM_MEDIA_TYPE,
+    FieldError,
+    Problem,
+    ProblemCode,
+    Resource,
+)
 
 logger = logging.getLogger(__name__)
 
-MEDIA_TYPE: Final = "application/problem+json"
-# What every operation that needs a key may answer with, and every one that takes a body.
-ALWAYS: Final = (
+# The responses of every operation that needs a key, and of every operation with a body.
+COMMON_ERRORS: Final = (
     HTTPStatus.UNAUTHORIZED,
     HTTPStatus.FORBIDDEN,
     HTTPStatus.UNPROCESSABLE_ENTITY,
     HTTPStatus.TOO_MANY_REQUESTS,
     HTTPStatus.SERVICE_UNAVAILABLE,
 )
-WITH_BODY: Final = (*ALWAYS, HTTPStatus.BAD_REQUEST, HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
-# The ledger is a database nearby: it is back soon, or a person is at it.
+BODY_ERRORS: Final = (*COMMON_ERRORS, HTTPStatus.BAD_REQUEST, HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
+# A ledger is a database nearby and usually back soon; a worker has to be started.
 LEDGER_RETRY_S: Final = 5
+WORKER_RETRY_S: Final = 30
+STATUS: Final = {
+    ProblemCode.INVALID_REQUEST: HTTPStatus.UNPROCESSABLE_ENTITY,
+    ProblemCode.BODY_TOO_LARGE: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+    ProblemCode.UNAUTHENTICATED: HTTPStatus.UNAUTHORIZED,
+    ProblemCode.FORBIDDEN: HTTPStatus.FORBIDDEN,
+    ProblemCode.NOT_FOUND: HTTPStatus.NOT_FOUND,
+    ProblemCode.UNKNOWN_OPERATION: HTTPStatus.NOT_FOUND,
+    ProblemCode.KEY_CONFLICT: HTTPStatus.CONFLICT,
+    ProblemCode.INVALID_STATE: HTTPStatus.CONFLICT,
+    ProblemCode.CONCURRENT_CHANGE: HTTPStatus.CONFLICT,
+    ProblemCode.WORKER_REFUSED: HTTPStatus.FAILED_DEPENDENCY,
+    ProblemCode.RATE_LIMITED: HTTPStatus.TOO_MANY_REQUESTS,
+    ProblemCode.LEDGER_UNAVAILABLE: HTTPStatus.SERVICE_UNAVAILABLE,
+    ProblemCode.WORKER_UNAVAILABLE: HTTPStatus.SERVICE_UNAVAILABLE,
+    ProblemCode.SMN_UNAVAILABLE: HTTPStatus.SERVICE_UNAVAILABLE,
+    ProblemCode.INTERNAL_ERROR: HTTPStatus.INTERNAL_SERVER_ERROR,
+}
 
 
-class FieldError(BaseModel):
-    """What is wrong with one field of the request."""
-
-    field: str = Field(examples=["min_disk"])
-    detail: str = Field(examples=["must be 1 to 1024 GB for a system image; got 0"])
-
-
-class Problem(BaseModel):
-    """Why a request was not carried out (RFC 9457)."""
-
-    type: str = Field("about:blank", description="`about:blank`: the status says what it is.")
-    title: str = Field(description="The words of the status.", examples=["Unprocessable Content"])
-    status: int = Field(description="The HTTP status.", examples=[422])
-    detail: str = Field(description="What is wrong and what to do.")
-    errors: list[FieldError] = Field(
-        default_factory=list, description="One for each field that breaks a rule."
-    )
-    import_id: str | None = Field(None, description="The import that is in the way, if one is.")
-
-
-class Refusal(Exception):
+class ProblemError(Exception):
     """Ends a request with a problem."""
 
     def __init__(
         self,
-        status: HTTPStatus,
+        code: ProblemCode,
         detail: str,
         *,
-        errors: Sequence[FieldError] = (),
+        status: HTTPStatus | None = None,
         headers: Mapping[str, str] | None = None,
+        hint: str | None = None,
+        errors: Sequence[FieldError] = (),
         import_id: str | None = None,
+        record: ImportRecord | None = None,
+        rule: str | None = None,
+        missing: Resource | None = None,
+        cloud_error: CloudError | None = None,
     ) -> None:
         super().__init__(detail)
-        self.status = status
+        status = status or STATUS[code]
         self.headers = dict(headers or {})
         self.problem = Problem(
             title=status.phrase,
             status=status,
+            code=code,
             detail=detail,
+            hint=hint,
             errors=list(errors),
-            import_id=import_id,
+            import_id=record.id if record else import_id,
+            state=record.state if record else None,
+            rule=rule,
+            record=record,
+            missing=missing,
+            cloud_error=cloud_error,
         )
 
 
-def broken_rules(exc: InvalidRequest) -> Refusal:
-    return Refusal(
-        HTTPStatus.UNPROCESSABLE_ENTITY,
+@singledispatch
+def problem_of(exc: Exception) -> ProblemError:
+    """The problem that an exception is for the caller."""
+    # uvicorn logs the traceback; the caller does not get it.
+    del exc
+    return ProblemError(
+        ProblemCode.INTERNAL_ERROR,
+        "this is a defect of ims-import",
+        hint="Read the log of the API.",
+    )
+
+
+@problem_of.register
+def _(exc: ProblemError) -> ProblemError:
+    return exc
+
+
+@problem_of.register
+def _(exc: InvalidRequest) -> ProblemError:
+    return ProblemError(
+        ProblemCode.INVALID_REQUEST,
         "the request breaks rules of IMS; nothing was recorded",
         errors=[FieldError(field=error.field, detail=error.detail) for error in exc.errors],
     )
 
 
-def conflict(exc: KeyConflict) -> Refusal:
-    # Only the id: the import may be one that this caller must not see.
-    return Refusal(
-        HTTPStatus.CONFLICT,
-        f"this Idempotency-Key stands for another request, import {exc.current.id}; "
-        "use a new key for a new request",
+@problem_of.register
+def _(exc: RequestValidationError) -> ProblemError:
+    if any(error["type"] == "json_invalid" for error in exc.errors()):
+        reason = str(exc.errors()[0]["ctx"]["error"])
+        return ProblemError(
+            ProblemCode.INVALID_REQUEST,
+            "the body must be JSON",
+            status=HTTPStatus.BAD_REQUEST,
+            errors=[FieldError(field="body", detail=f"is not JSON: {reason}")],
+        )
+    for error in exc.errors():
+        if error["loc"][0] == "path":
+            # An id that no resource can have.
+            return problem_of(NotFound(error["loc"][1].removesuffix("_id"), error["input"]))
+    errors = [
+        # Paths begin with the part of the request that holds the field: query, body, path.
+        FieldError(field=error.field.partition(".")[2] or error.field, detail=error.rule)
+        for error in field_errors(exc, show_values=False)
+    ]
+    return ProblemError(
+        ProblemCode.INVALID_REQUEST, "the request breaks rules of the API", errors=errors
+    )
+
+
+@problem_of.register
+def _(exc: NotFound) -> ProblemError:
+    return ProblemError(ProblemCode.NOT_FOUND, str(exc), missing=Resource(kind=exc.kind, id=exc.id))
+
+
+@problem_of.register
+def _(exc: KeyConflict) -> ProblemError:
+    # Only the id: the caller may not be allowed to see this import.
+    return ProblemError(
+        ProblemCode.KEY_CONFLICT,
+        f"this Idempotency-Key belongs to another request, import {exc.current.id}",
+        hint="Use a new key for a new request.",
         errors=[FieldError(field="Idempotency-Key", detail="was used for another request")],
         import_id=exc.current.id,
     )
 
 
-def no_ledger(exc: Exception) -> Refusal:
-    # Its message names hosts and files: for the log.
-    logger.error("the ledger is gone", extra={"why": str(exc)})
-    return Refusal(
-        HTTPStatus.SERVICE_UNAVAILABLE,
-        "the ledger cannot be reached; nothing was recorded, ask again",
+@problem_of.register
+def _(exc: InvalidState) -> ProblemError:
+    return ProblemError(ProblemCode.INVALID_STATE, str(exc), record=exc.current, rule=exc.rule)
+
+
+@problem_of.register
+def _(exc: ConcurrentTransition) -> ProblemError:
+    return ProblemError(
+        ProblemCode.CONCURRENT_CHANGE, str(exc), record=exc.current, hint="Try again."
+    )
+
+
+@problem_of.register
+def _(exc: Unavailable) -> ProblemError:
+    # The message names hosts and files: it is for the log only.
+    logger.error("the ledger cannot be used", extra={"reason": str(exc)})
+    return ProblemError(
+        ProblemCode.LEDGER_UNAVAILABLE,
+        "the ledger cannot be reached; nothing was recorded",
+        hint="Try again.",
         headers={"Retry-After": str(LEDGER_RETRY_S)},
     )
 
 
-def answer_with_problems(app: FastAPI) -> None:
-    """Let the app answer every error with a problem."""
-    refusals: dict[type[Exception], Callable[[Any], Refusal]] = {
-        Refusal: lambda refusal: refusal,
-        InvalidRequest: broken_rules,
-        KeyConflict: conflict,
-        NotFound: lambda exc: Refusal(HTTPStatus.NOT_FOUND, str(exc)),
-        Conflict: lambda exc: Refusal(HTTPStatus.CONFLICT, str(exc)),
-        Unavailable: no_ledger,
-        RequestValidationError: _unreadable,
-        # uvicorn logs the traceback; it is not for the one who asked.
-        Exception: lambda _: Refusal(
-            HTTPStatus.INTERNAL_SERVER_ERROR, "this is a defect of ims-import; its log tells more"
-        ),
-    }
-    for kind, refusal_of in refusals.items():
-        app.add_exception_handler(kind, _handler(refusal_of))
-    app.add_exception_handler(
-        HTTPException, lambda request, exc: answer(_no_such_operation(app, request, exc))
+@problem_of.register
+def _(exc: WorkerRefused) -> ProblemError:
+    return ProblemError(
+        ProblemCode.WORKER_REFUSED, str(exc), hint=exc.failure.hint, cloud_error=exc.error
     )
 
 
-def _handler(refusal_of: Callable[[Any], Refusal]) -> Callable[..., Awaitable[JSONResponse]]:
+@problem_of.register
+def _(exc: WorkerUnavailable) -> ProblemError:
+    logger.warning("no worker can be asked", extra={"reason": str(exc)})
+    return ProblemError(
+        ProblemCode.WORKER_UNAVAILABLE,
+        "no worker answered, or the queue cannot be reached",
+        hint="Run: ims-import doctor",
+        headers={"Retry-After": str(WORKER_RETRY_S)},
+    )
+
+
+# The bases of all exceptions that problem_of maps; FastAPI looks them up by class.
+_HANDLED: Final = (
+    ProblemError,
+    InvalidRequest,
+    RequestValidationError,
+    LedgerError,
+    WorkerRefused,
+    WorkerUnavailable,
+    Exception,
+)
+
+
+def add_exception_handlers(app: FastAPI) -> None:
+    """Answer every error with a problem."""
+
     async def handle(_: Request, exc: Exception) -> JSONResponse:
-        return answer(refusal_of(exc))
+        return problem_response(exc)
 
-    return handle
+    async def handle_http(request: Request, exc: Exception) -> JSONResponse:
+        return problem_response(_http_problem(app, request, exc))
+
+    for base in _HANDLED:
+        app.add_exception_handler(base, handle)
+    app.add_exception_handler(HTTPException, handle_http)
 
 
-def _no_such_operation(app: FastAPI, request: Request, exc: Any) -> Refusal:
-    status = HTTPStatus(exc.status_code)
+def _http_problem(app: FastAPI, request: Request, exc: Exception) -> Exception:
+    """An exception of the framework itself, such as an unknown path."""
+    if not isinstance(exc, HTTPException):
+        return exc
+    status, see = HTTPStatus(exc.status_code), "See /docs."
     if status is HTTPStatus.NOT_FOUND:
-        return Refusal(status, "no such address; see /docs")
+        return ProblemError(ProblemCode.UNKNOWN_OPERATION, "unknown path", hint=see)
     if status is HTTPStatus.METHOD_NOT_ALLOWED:
         allowed = ", ".join(_methods(app, request.url.path))
-        return Refusal(
-            status, f"this address knows {allowed}; see /docs", headers={"Allow": allowed}
+        return ProblemError(
+            ProblemCode.UNKNOWN_OPERATION,
+            f"this path allows only {allowed}",
+            status=status,
+            hint=see,
+            headers={"Allow": allowed},
         )
-    return Refusal(status, str(exc.detail), headers=exc.headers)
-
-
-def limit_bodies(app: FastAPI, most_bytes: int) -> None:
-    """Refuse larger bodies while they arrive, with a problem as for everything else."""
-    app.add_middleware(RequestBodyLimitMiddleware, max_body_size=most_bytes)
-    detail = f"the body must be at most {most_bytes} bytes; send a batch in parts"
-
-    @app.middleware("http")
-    async def explained(
-        request: Request, call_next: Callable[[Request], Awaitable[Response]]
-    ) -> Response:
-        response = await call_next(request)
-        if response.status_code == HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
-            return answer(Refusal(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, detail))
-        return response
+    return ProblemError(
+        ProblemCode.INVALID_REQUEST, str(exc.detail), status=status, headers=exc.headers
+    )
 
 
 def _methods(app: FastAPI, path: str) -> list[str]:
-    """Of all operations at this address; a route knows only its own."""
+    """The methods of all operations at this path; each route knows only its own."""
     return sorted(
         method.upper()
         for template, operations in app.openapi()["paths"].items()
@@ -172,34 +270,38 @@ def _methods(app: FastAPI, path: str) -> list[str]:
     )
 
 
-def _unreadable(exc: RequestValidationError) -> Refusal:
-    if any(error["type"] == "json_invalid" for error in exc.errors()):
-        why = str(exc.errors()[0]["ctx"]["error"])
-        errors = [FieldError(field="body", detail=f"is no JSON: {why}")]
-        return Refusal(HTTPStatus.BAD_REQUEST, "the body must be JSON", errors=errors)
-    errors = [
-        # Paths begin with the part of the request that holds the field: query, body, path.
-        FieldError(field=error.field.partition(".")[2] or error.field, detail=error.rule)
-        for error in field_errors(exc, show_values=False)
-    ]
-    return Refusal(
-        HTTPStatus.UNPROCESSABLE_ENTITY, "the request breaks rules of the API", errors=errors
-    )
+def limit_body_size(app: FastAPI, max_bytes: int) -> None:
+    """Reject larger bodies while they arrive, with a problem."""
+    app.add_middleware(RequestBodyLimitMiddleware, max_body_size=max_bytes)
+
+    @app.middleware("http")
+    async def explain(
+        request: Request, call_next: Callable[[Request], Awaitable[Response]]
+    ) -> Response:
+        response = await call_next(request)
+        if response.status_code != HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
+            return response
+        return problem_response(
+            ProblemError(
+                ProblemCode.BODY_TOO_LARGE,
+                f"the body must be at most {max_bytes} bytes",
+                hint="Split a batch into several requests.",
+            )
+        )
 
 
-def answer(refusal: Refusal) -> JSONResponse:
+def problem_response(exc: Exception) -> JSONResponse:
+    error = problem_of(exc)
     return JSONResponse(
-        refusal.problem.model_dump(mode="json"),
-        status_code=refusal.status,
-        headers=refusal.headers,
-        media_type=MEDIA_TYPE,
+        error.problem.model_dump(mode="json"),
+        status_code=error.problem.status,
+        headers=error.headers,
+        media_type=PROBLEM_MEDIA_TYPE,
     )
 
 
-def documented(*statuses: HTTPStatus) -> dict[int | str, dict[str, Any]]:
-    """The problems an operation may answer with, for the OpenAPI document."""
+def problem_responses(*statuses: HTTPStatus) -> dict[int | str, dict[str, Any]]:
+    """The problems of an operation, for the OpenAPI document."""
     schema = {"$ref": "#/components/schemas/Problem"}
-    return {
-        int(status): {"description": status.phrase, "content": {MEDIA_TYPE: {"schema": schema}}}
-        for status in statuses
-    }
+    content = {PROBLEM_MEDIA_TYPE: {"schema": schema}}
+    return {int(status): {"description": status.phrase, "content": content} for status in statuses}

@@ -1,21 +1,18 @@
-"""What goes over the wire beside records: bodies, pages, examples."""
+"""Request bodies, query parameters and batch results of the API."""
 
-import base64
-import binascii
 import re
-from http import HTTPStatus
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, JsonValue
 from pydantic.json_schema import SkipJsonSchema
 
 from ims_config.import_request import ImportRequest
-from ims_config.records import Event, ImportRecord, State
-from ims_producer.api.problems import FieldError, Problem, Refusal
+from ims_config.records import State
+from ims_producer.http_contract import Problem
 
-MOST_IN_A_BATCH: Final = 1000
-MOST_IN_A_PAGE: Final = 200
-EXAMPLE: Final[dict[str, Any]] = {
+MAX_BATCH: Final = 1000
+MAX_PAGE: Final = 200
+EXAMPLE: Final[dict[str, JsonValue]] = {
     "name": "ubuntu-24.04",
     "image_url": "my-bucket:images/ubuntu-24.04.qcow2",
     "min_disk": 40,
@@ -24,130 +21,110 @@ EXAMPLE: Final[dict[str, Any]] = {
 }
 
 
-def _rfc3339(value: Any) -> Any:
-    # Pydantic would take a number of seconds as well.
+def _rfc3339(value: object) -> object:
+    # Pydantic would also accept a number of seconds.
     if not isinstance(value, str) or not re.match(r"\d{4}-\d\d-\d\dT", value):
         raise ValueError("must be a time as in RFC 3339, e.g. 2026-11-23T12:00:00Z")
     return value
 
 
-# JSON's own true and false, not 0, "no" or "off".
+# Only true and false of JSON, not 0, "no" or "off".
 Flag = Annotated[bool, Field(strict=True)]
 NameText = Annotated[str, Field(max_length=128, pattern=r"^[^\x00-\x1f\x7f]*$")]
 CloudText = Annotated[str, Field(max_length=64, pattern=r"^[A-Za-z0-9_\-.]+$")]
+IdText = Annotated[str, Field(pattern=r"^[A-Za-z0-9_\-]{1,64}$")]
 TagText = Annotated[str, Field(pattern=r"^[A-Za-z0-9_\-]{1,36}=[A-Za-z0-9_\-]{0,43}$")]
 CursorText = Annotated[str, Field(pattern=r"^[A-Za-z0-9_\-]{1,100}$")]
 EventNumber = Annotated[str, Field(pattern=r"^[0-9]{1,18}$")]
 Moment = Annotated[AwareDatetime, BeforeValidator(_rfc3339)]
-# May be left out, but `null` is no value that a header or an address has.
+# An optional header or query parameter: it may be missing, but cannot be null.
 Absent = SkipJsonSchema[None]
-
-
-# What a client may choose to find its import again: printable, as headers are.
+# Printable, as headers are.
 KeyText = Annotated[str, Field(min_length=1, max_length=255, pattern=r"^[\x21-\x7e]+$")]
 
 
-class Filters(BaseModel):
-    """Which imports; a misspelt filter is refused, for it would find everything."""
+class Body(BaseModel):
+    """A request body or query; unknown fields are rejected, as they are misspelt ones."""
 
     model_config = ConfigDict(extra="forbid")
+
+
+class Filters(Body):
+    """Which imports."""
 
     state: list[State] = Field(default_factory=list, description="In one of these states.")
     name: NameText | Absent = None
     cloud: CloudText | Absent = None
     tag: TagText | Absent = Field(None, examples=["team=platform"])
-    created_after: Moment | Absent = Field(None, description="From then on.")
-    created_before: Moment | Absent = Field(None, description="Before then.")
-    limit: int = Field(50, ge=1, le=MOST_IN_A_PAGE)
-    cursor: CursorText | Absent = Field(None, description="The `next` of the page before.")
+    created_after: Moment | Absent = Field(None, description="Inclusive.")
+    created_before: Moment | Absent = Field(None, description="Exclusive.")
+    limit: int = Field(50, ge=1, le=MAX_PAGE)
+    cursor: CursorText | Absent = Field(None, description="The `next` of the previous page.")
 
 
-class EventsQuery(BaseModel):
-    """From where on."""
-
-    model_config = ConfigDict(extra="forbid")
+class EventsQuery(Body):
+    """Which events."""
 
     after: int = Field(0, ge=0, lt=2**63, description="Events behind this number.")
 
 
-class Page(BaseModel):
-    """Imports, newest first."""
-
-    items: list[ImportRecord]
-    next: str | None = Field(description="The `cursor` of the next page; null on the last one.")
-
-
-class Events(BaseModel):
-    """What happened to an import, in order."""
-
-    items: list[Event]
-
-
-class BatchItem(BaseModel):
-    """One request of a batch, with a key of its own."""
-
-    model_config = ConfigDict(extra="forbid")
+class BatchItem(Body):
+    """One request of a batch, with its own key."""
 
     key: KeyText | None = Field(None, description="As the header Idempotency-Key.")
     request: dict[str, Any] = Field(description="As the body of POST /v1/imports.")
 
 
-class Batch(BaseModel):
-    """Up to 1,000 requests; each is recorded or refused by itself."""
+class Batch(Body):
+    """Up to 1,000 requests; each is recorded or rejected independently."""
 
     model_config = ConfigDict(
-        extra="forbid",
         json_schema_extra={"examples": [{"items": [{"key": "build-1", "request": EXAMPLE}]}]},
     )
 
-    items: list[BatchItem] = Field(min_length=1, max_length=MOST_IN_A_BATCH)
+    items: list[BatchItem] = Field(min_length=1, max_length=MAX_BATCH)
 
 
-class BatchAnswer(BaseModel):
-    """What came of one request: its import, or a problem."""
+class BatchResult(BaseModel):
+    """The import of one request, or a problem."""
 
     index: int
     status: Literal[200, 202, 403, 409, 422] = Field(
-        description="202: recorded. 200: this key had it already. Else `problem` tells."
+        description="202: recorded. 200: the import of this key exists. Otherwise see `problem`."
     )
     id: str | None = None
     problem: Problem | None = None
 
 
-class BatchAnswers(BaseModel):
-    """One for each item, in the same order."""
+class BatchResults(BaseModel):
+    """One result for each item, in the same order."""
 
-    items: list[BatchAnswer]
+    items: list[BatchResult]
 
 
-class Cancel(BaseModel):
-    """What to do with an image that is made all the same."""
-
-    model_config = ConfigDict(extra="forbid")
+class Cancel(Body):
+    """What happens to an image that the job still creates."""
 
     leave_image: Flag = Field(
-        default=False, description="Keep the image; else it is deleted when the job is done."
+        default=False, description="Keep the image; otherwise it is deleted when the job ends."
     )
 
 
-class ResolveWithImage(BaseModel):
-    """This is its image."""
+class ResolveWithImage(Body):
+    """`image`: this is the image of the import."""
 
     model_config = ConfigDict(
-        extra="forbid",
         json_schema_extra={
             "examples": [{"how": "image", "image_id": "1b2c3d4e-6f2c-4c27-8a52-0d4f2f4b7c1d"}]
         },
     )
 
     how: Literal["image"]
-    image_id: Annotated[str, Field(pattern=r"^[A-Za-z0-9_\-]{1,64}$")]
+    image_id: IdText
 
 
-class ResolveWithoutImage(BaseModel):
-    """`resubmit`: there is no image, ask IMS again. `fail`: give it up."""
-
-    model_config = ConfigDict(extra="forbid")
+class ResolveWithoutImage(Body):
+    """`resubmit`: there is no image, send the request again. `fail`: give up."""
 
     how: Literal["resubmit", "fail"]
 
@@ -155,29 +132,8 @@ class ResolveWithoutImage(BaseModel):
 Resolve = Annotated[ResolveWithImage | ResolveWithoutImage, Field(discriminator="how")]
 
 
-def request_schema() -> dict[str, Any]:
-    """The JSON Schema of a request, as far as one field is concerned."""
-    schema: dict[str, Any] = ImportRequest.model_json_schema(
-        ref_template="#/components/schemas/{model}"
-    )
-    return schema
-
-
-def cursor_of(record: ImportRecord) -> str:
-    return base64.urlsafe_b64encode(record.id.encode()).decode().rstrip("=")
-
-
-def id_of(cursor: str) -> str:
-    """The id in a cursor. Raises Refusal where there is none."""
-    try:
-        return base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)).decode()
-    except (binascii.Error, ValueError) as exc:
-        raise bad_cursor() from exc
-
-
-def bad_cursor() -> Refusal:
-    return Refusal(
-        HTTPStatus.UNPROCESSABLE_ENTITY,
-        "the request breaks rules of the API",
-        errors=[FieldError(field="cursor", detail="must be the `next` of a page before")],
-    )
+def import_request_schemas() -> dict[str, Any]:
+    """The JSON Schema of a request, for the OpenAPI document: no operation's model has it."""
+    schema = ImportRequest.model_json_schema(ref_template="#/components/schemas/{model}")
+    definitions: dict[str, Any] = schema.pop("$defs", {})
+    return definitions | {"ImportRequest": schema}

@@ -1,4 +1,4 @@
-"""Serves the API with uvicorn, in the foreground."""
+"""Runs the API with uvicorn in the foreground."""
 
 import ipaddress
 from typing import Final
@@ -9,7 +9,7 @@ from ims_config.logs import configure_logging
 from ims_config.settings import ApiSettings
 from ims_producer.api.app import make_app
 
-# Followers of events would keep the process for ever; they connect again.
+# Clients of event streams would keep the process alive; they reconnect.
 GRACE_S: Final = 5
 
 
@@ -23,7 +23,7 @@ def is_loopback(host: str) -> bool:
 
 
 def serve(settings: ApiSettings, *, host: str, port: int, auth: bool) -> None:
-    """Serve until SIGTERM or Ctrl-C."""
+    """Run until SIGTERM or Ctrl-C."""
     configure_logging(settings)
     uvicorn.run(
         make_app(settings, auth=auth),

@@ -1,7 +1,7 @@
-"""Messages of the Simple Message Notification service: whether one is real, and how to confirm.
+"""Verifies messages of the Simple Message Notification service and confirms subscriptions.
 
-Source: SMN user guide, "HTTP/HTTPS Message Format" and "Message Signature Verification". Anybody's
-topic is signed by the same service: besides the signature, the topic must be one of ours.
+Source: SMN user guide, "HTTP/HTTPS Message Format" and "Message Signature Verification". The
+service signs the topics of all its users, so the topic must also be a configured one.
 """
 
 import base64
@@ -27,7 +27,7 @@ _SUBSCRIPTION: Final = ("message", "message_id", "subscribe_url", "timestamp", "
 
 
 class SmnMessage(BaseModel):
-    """What SMN posts to a subscriber; `message` is a text, with JSON in it if OBS wrote it."""
+    """What SMN posts to a subscriber; `message` is text, and contains JSON if OBS wrote it."""
 
     model_config = ConfigDict(extra="allow")
 
@@ -43,21 +43,21 @@ class SmnMessage(BaseModel):
 
 
 class NotFromSmn(Exception):
-    """The message is not one of a topic of ours, signed by the service."""
+    """The message has no configured topic, or no valid signature of the service."""
 
 
-class SmnAway(Exception):
-    """The service does not give its certificate, or takes no confirmation: try again."""
+class SmnUnavailable(Exception):
+    """The certificate cannot be read, or the subscription cannot be confirmed: try again."""
 
 
 def verify(message: SmnMessage, settings: ApiSettings) -> None:
-    """Raises NotFromSmn, SmnAway."""
+    """Raises NotFromSmn, SmnUnavailable."""
     topics = settings.smn_topics
     if message.topic_urn not in topics:
         raise NotFromSmn(
             f"topic {message.topic_urn!r} is not one of {PREFIX}SMN_TOPICS"
             if topics
-            else f"no topic is allowed here; name it in {PREFIX}SMN_TOPICS"
+            else f"no topic is configured; name it in {PREFIX}SMN_TOPICS"
         )
     _check_address(message.signing_cert_url, settings, "signing_cert_url")
     certificate = _certificate(message.signing_cert_url)
@@ -68,47 +68,49 @@ def verify(message: SmnMessage, settings: ApiSettings) -> None:
         signature = base64.b64decode(message.signature, validate=True)
         key.verify(signature, _signed_text(message), PKCS1v15(), algorithm)
     except (InvalidSignature, UnsupportedAlgorithm, binascii.Error, ValueError) as exc:
-        raise NotFromSmn("its signature does not fit") from exc
+        raise NotFromSmn("its signature is invalid") from exc
 
 
 def confirm(message: SmnMessage, settings: ApiSettings) -> None:
-    """Confirm the subscription. Raises NotFromSmn, SmnAway."""
+    """Confirm the subscription. Raises NotFromSmn, SmnUnavailable."""
     _check_address(message.subscribe_url or "", settings, "subscribe_url")
     _get(message.subscribe_url or "")
 
 
 def _signed_text(message: SmnMessage) -> bytes:
     fields = _NOTIFICATION if message.type == "Notification" else _SUBSCRIPTION
-    # An empty subject is left out.
-    said = [(name, getattr(message, name)) for name in fields if getattr(message, name)]
-    return "".join(f"{name}\n{value}\n" for name, value in said).encode("utf-8", "replace")
+    # SMN does not sign an empty subject.
+    signed = [(name, getattr(message, name)) for name in fields if getattr(message, name)]
+    return "".join(f"{name}\n{value}\n" for name, value in signed).encode("utf-8", "replace")
 
 
 def _check_address(url: str, settings: ApiSettings, field: str) -> None:
     hosts = settings.smn_hosts
     try:
         parts = urlsplit(url)
-        good = parts.scheme == "https" and parts.netloc in hosts
+        trusted = parts.scheme == "https" and parts.netloc in hosts
     except ValueError:
-        good = False
-    if not good:
+        trusted = False
+    if not trusted:
         raise NotFromSmn(f"its {field} is not at one of {PREFIX}SMN_HOSTS")
 
 
-# One for a region, renewed in years; without a limit a stranger could fill the memory.
+# A region has one certificate for years. The limit keeps strangers from filling the memory.
 @lru_cache(maxsize=8)
 def _certificate(url: str) -> x509.Certificate:
     try:
         return x509.load_pem_x509_certificate(_get(url))
     except ValueError as exc:
-        raise SmnAway("what signing_cert_url gives is no certificate") from exc
+        raise SmnUnavailable("signing_cert_url returns no certificate") from exc
 
 
 def _get(url: str) -> bytes:
     try:
-        with requests.get(url, timeout=TIMEOUT_S, allow_redirects=False, stream=True) as answer:
-            if answer.status_code != HTTPStatus.OK:
-                raise SmnAway(f"{urlsplit(url).netloc} answered {answer.status_code}")
-            return answer.raw.read(_LARGEST_CERTIFICATE, decode_content=True) or b""
+        with requests.get(url, timeout=TIMEOUT_S, allow_redirects=False, stream=True) as response:
+            if response.status_code != HTTPStatus.OK:
+                raise SmnUnavailable(f"{urlsplit(url).netloc} returned HTTP {response.status_code}")
+            return response.raw.read(_LARGEST_CERTIFICATE, decode_content=True) or b""
     except (requests.RequestException, OSError) as exc:
-        raise SmnAway(f"{urlsplit(url).netloc} does not answer: {type(exc).__name__}") from exc
+        raise SmnUnavailable(
+            f"{urlsplit(url).netloc} does not respond: {type(exc).__name__}"
+        ) from exc

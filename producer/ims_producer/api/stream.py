@@ -1,7 +1,6 @@
-"""An import's events as server-sent events (WHATWG HTML, 9.2), until it has ended."""
+"""Streams the events of an import as server-sent events (WHATWG HTML, 9.2) until it ends."""
 
 import asyncio
-import json
 import time
 from collections.abc import AsyncIterator
 from typing import Final
@@ -10,26 +9,28 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.sse import format_sse_event
 
 from ims_config.records import Progress
-from ims_ledger import LedgerUnavailable, NotFound
-from ims_producer.client import Client
+from ims_ledger import NotFound, Unavailable
+from ims_producer.backends.direct import DirectBackend
 
 EVENT_STREAM: Final = "text/event-stream"
-LOOK_EVERY_S: Final = 1.0
-# Proxies close connections on which nothing is said for a while.
+READ_EVERY_S: Final = 1.0
+# Proxies close idle connections.
 HEARTBEAT_S: Final = 15.0
-HEARTBEAT: Final = b": still here\n\n"
+HEARTBEAT: Final = b": heartbeat\n\n"
 
 
-async def stream(client: Client, import_id: str, *, after: int) -> AsyncIterator[bytes]:
-    """Its events behind event `after` as they come, with its progress in between."""
-    shown, said_at = Progress(), time.monotonic()
+async def event_stream(
+    backend: DirectBackend, import_id: str, *, after: int
+) -> AsyncIterator[bytes]:
+    """The events behind event `after` as they occur, and the progress between them."""
+    sent, sent_at = Progress(), time.monotonic()
     while True:
         try:
-            # The record first: what it ended with is then among the events.
-            record = await run_in_threadpool(client.get, import_id)
-            events = await run_in_threadpool(client.events, import_id, after=after)
-        except (LedgerUnavailable, NotFound):
-            # The client connects again, with the last event it has seen.
+            # The record is read first, so that the events include the one that ended it.
+            record = await run_in_threadpool(backend.get, import_id)
+            events = await run_in_threadpool(backend.events, import_id, after=after)
+        except (NotFound, Unavailable):
+            # The client reconnects with the id of the last event it received.
             return
         for event in events:
             after = event.id
@@ -38,15 +39,12 @@ async def stream(client: Client, import_id: str, *, after: int) -> AsyncIterator
             )
         if record.state.terminal:
             return
-        if record.progress != shown:
-            shown = record.progress
-            yield format_sse_event(
-                event="progress", data_str=json.dumps(shown.model_dump(mode="json"))
-            )
-            said_at = time.monotonic()
+        if record.progress != sent:
+            sent, sent_at = record.progress, time.monotonic()
+            yield format_sse_event(event="progress", data_str=sent.model_dump_json())
         elif events:
-            said_at = time.monotonic()
-        elif time.monotonic() - said_at >= HEARTBEAT_S:
+            sent_at = time.monotonic()
+        elif time.monotonic() - sent_at >= HEARTBEAT_S:
             yield HEARTBEAT
-            said_at = time.monotonic()
-        await asyncio.sleep(LOOK_EVERY_S)
+            sent_at = time.monotonic()
+        await asyncio.sleep(READ_EVERY_S)

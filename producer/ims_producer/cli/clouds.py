@@ -4,7 +4,6 @@ credentials.
 
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -24,7 +23,7 @@ def resume(*, cloud: Cloud = None) -> None:
     Example:
       ims-import resume --cloud otc-prod
     """
-    with ims_producer.Client() as client, _worker_errors():
+    with ims_producer.Client() as client:
         count = client.resume(cloud)
     print(f"imports resumed for {cloud or 'the default cloud'}: {count}")
 
@@ -49,13 +48,12 @@ def gc(
       ims-import gc
       ims-import gc --cloud otc-prod --yes
     """
-    from ims_config.worker_reports import GcReport
     from ims_producer.cli import render
 
     if dry_run and yes:
         stop(Exit.USAGE, "gc: --dry-run only lists and --yes deletes; use one of them")
-    with ims_producer.Client() as client, _worker_errors():
-        report = GcReport.model_validate(client.gc(cloud, delete=yes, unknown=unknown))
+    with ims_producer.Client() as client:
+        report = client.gc(cloud, delete=yes, unknown=unknown)
     if as_json:
         render.print_json(report)
         return
@@ -73,21 +71,3 @@ def _lines(report: "GcReport") -> Iterator[str]:
     for import_id in report.missing:
         yield f"import {import_id} SUCCEEDED, but its image no longer exists"
     yield f"images that no import needs: {len(report.leftovers)}, deleted: {len(report.deleted)}"
-
-
-@contextmanager
-def _worker_errors() -> Iterator[None]:
-    from celery.exceptions import TimeoutError as NoAnswer
-    from kombu.exceptions import OperationalError
-    from redis import RedisError
-
-    from ims_producer.client import WorkerRefused
-
-    try:
-        yield
-    except WorkerRefused as exc:
-        stop(Exit.FAILED, exc.problem, exc.hint)
-    except NoAnswer:
-        stop(Exit.UNREACHABLE, "no worker answered; run: ims-import doctor")
-    except (OperationalError, RedisError, OSError) as exc:
-        stop(Exit.UNREACHABLE, f"queue: {exc}", "run: ims-import doctor")

@@ -40,15 +40,14 @@ def doctor(
       ims-import doctor --cloud otc-prod --cloud otc-test
       ims-import doctor --ledger-only --migrate
     """
-    from ims_producer.checks import check_ledger
     from ims_producer.cli import render
 
     checks: list[Check] = []
     with ims_producer.Client() as client:
         for check in (
-            [check_ledger(client, migrate=migrate)]
+            [client.check_ledger(migrate=migrate)]
             if ledger_only
-            else client.run_checks(cloud or [None], migrate=migrate)
+            else client.run_checks(cloud or [], migrate=migrate)
         ):
             checks.append(check)
             if not as_json:

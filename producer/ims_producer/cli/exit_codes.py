@@ -73,7 +73,7 @@ def _stop_for(exc: Exception) -> None:
 
     from ims_config.import_request import InvalidRequest
     from ims_ledger import errors as ledger
-    from ims_producer.errors import ApiUnavailable, KeyRefused
+    from ims_producer.errors import ApiUnavailable, KeyRefused, WorkerRefused, WorkerUnavailable
 
     match exc:
         case InvalidRequest():
@@ -85,9 +85,11 @@ def _stop_for(exc: Exception) -> None:
         case ValidationError():
             stop(Exit.USAGE, *_invalid_settings(exc))
         case KeyRefused():
-            stop(Exit.CREDENTIALS, *str(exc).splitlines())
-        case ApiUnavailable():
-            stop(Exit.UNREACHABLE, f"API: {exc}", "run: ims-import doctor")
+            stop(Exit.CREDENTIALS, *exc.problems)
+        case WorkerRefused():
+            stop(Exit.FAILED, str(exc), exc.failure.hint)
+        case ApiUnavailable() | WorkerUnavailable():
+            stop(Exit.UNREACHABLE, str(exc), "run: ims-import doctor")
         case ledger.LedgerOutdated():
             stop(Exit.UNREACHABLE, str(exc), "run: ims-import doctor --migrate")
         case ledger.LedgerUnavailable():

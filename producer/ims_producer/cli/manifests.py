@@ -124,27 +124,17 @@ def _images(
     client: "Client", requests: "Sequence[ImportRequest]"
 ) -> "dict[str | None, Sequence[FoundImage]]":
     """The images of each cloud; leaves out a cloud that cannot be reached, with a note."""
-    from celery.exceptions import TimeoutError as NoAnswer
-    from kombu.exceptions import OperationalError
-    from redis import RedisError
-
-    from ims_config.worker_reports import FoundImage
-    from ims_producer.client import WorkerRefused
-    from ims_producer.errors import ApiUnavailable, KeyRefused
+    from ims_producer.errors import ApiUnavailable, KeyRefused, WorkerRefused, WorkerUnavailable
 
     images: dict[str | None, Sequence[FoundImage]] = {}
     for cloud in dict.fromkeys(request.cloud for request in requests):
         names = [request.name for request in requests if request.cloud == cloud]
         try:
-            images[cloud] = [
-                FoundImage.model_validate(image) for image in client.find_images(cloud, names)
-            ]
-        except WorkerRefused as exc:
-            reason = exc.problem
-        except (ApiUnavailable, KeyRefused) as exc:
+            images[cloud] = client.find_images(cloud, names)
+        except (ApiUnavailable, KeyRefused, WorkerRefused) as exc:
             reason = str(exc)
-        except (NoAnswer, OperationalError, RedisError, OSError):
-            reason = "no worker responded (use --offline to skip this)"
+        except WorkerUnavailable as exc:
+            reason = f"{exc} (use --offline to skip this)"
         else:
             continue
         name = cloud or "the default cloud"

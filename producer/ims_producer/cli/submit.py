@@ -14,7 +14,8 @@ from ims_producer.cli.exit_codes import Exit, exit_code_of, stop
 from ims_producer.cli.options import Cloud, Timeout
 
 if TYPE_CHECKING:
-    from ims_producer.client import Client, Submission
+    from ims_producer.backends.protocol import Submission
+    from ims_producer.client import Client
 
 # A comma separates fields only if a field name follows; object keys may contain commas.
 _DATA_IMAGE_FIELD: Final = re.compile(r",(?=(?:min_disk|name|description|is_quick_import|tags)=)")

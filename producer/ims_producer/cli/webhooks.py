@@ -1,5 +1,6 @@
 """`webhooks …`: receivers of events, the secrets that sign them, and their deliveries."""
 
+from contextlib import closing
 from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
@@ -92,20 +93,22 @@ def secret(url: Url) -> None:
     stored nowhere. Run this command with the same IMS_IMPORT_SECRET_KEY as the workers.
     """
     from ims_config.import_request import parse_webhook_url
-    from ims_config.settings import PREFIX, WorkerSettings
+    from ims_config.settings import PREFIX, ClientSettings, WorkerSettings
     from ims_config.webhooks import endpoint_of, secrets_of
+    from ims_ledger import open_ledger
 
     endpoint = endpoint_of(parse_webhook_url(url))
     # The HTTP API does not know the secret key, so this reads the ledger directly.
     settings = WorkerSettings()
-    if not settings.secret_key:
+    if not settings.secret_key or ClientSettings().api_url:
         stop(
             Exit.USAGE,
-            f"{PREFIX}SECRET_KEY is not set; run this on a worker host, e.g. "
+            f"webhooks secret: requires {PREFIX}SECRET_KEY and the ledger, not {PREFIX}API_URL; "
+            "run this on a worker host, e.g. "
             "docker-compose exec worker ims-import webhooks secret URL",
         )
-    with ims_producer.Client(settings) as client:
-        [current, *_] = client.ledger.webhook_endpoints.generations(endpoint)
+    with closing(open_ledger(settings.ledger)) as ledger:
+        [current, *_] = ledger.webhook_endpoints.generations(endpoint)
     print(secrets_of(settings.secret_keys, endpoint, [current])[0])
 
 
