@@ -1,5 +1,6 @@
-"""The documents tell the truth: links, make targets, stages, settings and the state diagram."""
+"""The documents match the product: links, commands, targets, settings, HTTP paths and states."""
 
+import json
 import re
 import runpy
 from pathlib import Path
@@ -55,6 +56,30 @@ def test_every_setting_exists(page: Path) -> None:
     named = set(re.findall(rf"{PREFIX}(?!TEST_)[A-Z_]+", page.read_text()))
 
     assert {name for name in named if not name.endswith("_")} - known - elsewhere == set()
+
+
+def external_names(kind: str) -> list[str]:
+    """Names of one kind in the list that `test_external_names.py` compares with the product."""
+    groups = json.loads((ROOT / "tests" / "external_names.json").read_text()).values()
+    return [name for group in groups for name in group.get(kind, [])]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_every_command_exists(page: Path) -> None:
+    commands = {name.split()[1] for name in external_names("cli")} - {"--install-completion"}
+    code = "\n".join(code_of(page.read_text()))
+
+    named = set(re.findall(r"(?m)(?:^|[ (`])ims-import ([a-z]+)\b(?![:.])", code))
+
+    assert named - commands == set()
+
+
+def test_the_table_of_the_http_api_is_complete() -> None:
+    page = (ROOT / "docs" / "api.md").read_text()
+    operations = {" ".join(name.split()[:2]) for name in external_names("http")}
+    shown = set(re.findall(r"`((?:GET|POST|DELETE) /[^\s`]*)`", page))
+
+    assert shown == {re.sub(r"\{\w+\}", "{id}", operation) for operation in operations}
 
 
 def test_the_state_diagram_is_the_transition_table() -> None:
