@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import requests
 from builders import a_request
-from contract.tiny_ims import (
+from ims_client import (
     NOON,
     PROJECT,
     Logins,

@@ -9,7 +9,7 @@ from contextlib import contextmanager, suppress
 import pytest
 import requests
 from builders import a_request
-from contract.tiny_ims import a_state, an_auth
+from ims_client import a_state, an_auth
 
 from ims_worker.adapters.otc.http import open_session
 from ims_worker.adapters.otc.ims import ImsService

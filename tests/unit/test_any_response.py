@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 import requests
-from contract.tiny_ims import PROJECT, Reply, Wire, client_on, dropped
 from fakes import FakeClouds, FakeCooldowns
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from ims_client import PROJECT, Reply, Wire, client_on, dropped
 from unit.test_importer import QUICK_SETTINGS, Clock, Told
 from unit.test_responses import BODIES
 

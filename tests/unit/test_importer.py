@@ -8,21 +8,18 @@ from typing import Any
 
 import pytest
 from builders import a_body
-from fakes import FakeClouds, FakeCooldowns, FakeImageService, a_failure, busy, refused
+from fakes import FakeClouds, FakeCooldowns, a_failure, busy, refused
+from ims_client import PROJECT
+from simulated_ims import SimulatedIms
 
 from ims_config.import_request import parse_request
-from ims_config.records import ErrorClass, ImageFacts, ImportResult, State
+from ims_config.records import ErrorClass, ImportResult, State
 from ims_ledger import InvalidState, Ledger
+from ims_sandbox.cloud.faults import Kind
 from ims_worker.decisions import PollingPolicy
-from ims_worker.errors import (
-    LoginRefused,
-    NotSent,
-    Throttled,
-    ThrottleScope,
-    Unavailable,
-)
+from ims_worker.errors import LoginRefused, NotSent
 from ims_worker.importer import Finished, Importer, PollAgain, PollState
-from ims_worker.ports import CloudJob, ImageId, JobId, JobStatus
+from ims_worker.ports import CloudJob, JobId, JobStatus
 
 QUICK_SETTINGS = PollingPolicy(
     first=timedelta(seconds=10),
@@ -45,7 +42,7 @@ class Clock:
 class Told:
     """An import and what was done to it: the words the tests are told in."""
 
-    def __init__(self, ledger: Ledger, cloud: FakeImageService, clock: Clock) -> None:
+    def __init__(self, ledger: Ledger, cloud: SimulatedIms, clock: Clock) -> None:
         self.ledger, self.cloud, self.clock = ledger, cloud, clock
         self.importer = Importer(
             records=ledger.imports,
@@ -106,7 +103,7 @@ def story(tmp_path: Path) -> Iterator[Told]:
     clock = Clock()
     ledger = Ledger(f"sqlite:///{tmp_path / 'ledger.db'}", now=clock)
     ledger.migrate()
-    yield Told(ledger, FakeImageService(now=clock), clock)
+    yield Told(ledger, SimulatedIms(now=clock), clock)
     ledger.close()
 
 
@@ -123,7 +120,7 @@ def test_an_import_ends_with_an_active_image(story: Told) -> None:
 
 
 def test_the_first_look_comes_at_once_and_later_ones_more_rarely(story: Told) -> None:
-    story.cloud.looks = 8
+    story.cloud.state.polls_per_job = 8
 
     story.to_the_end()
 
@@ -135,7 +132,8 @@ def test_the_first_look_comes_at_once_and_later_ones_more_rarely(story: Told) ->
 
 def test_receivers_learn_of_progress_in_steps(story: Told) -> None:
     story.ledger.webhook_endpoints.add("https://ci.example/hook")
-    story.cloud.looks, story.cloud.percents = 20, True
+    story.cloud.state.polls_per_job = 20
+    story.cloud.state.change(show_percent=True)
 
     story.to_the_end()
 
@@ -163,12 +161,15 @@ def test_a_failed_job_fails_the_import_with_code_text_and_hint(story: Told) -> N
     end = story.to_the_end()
 
     assert end.state is State.FAILED
-    assert end.error == a_failure()
+    assert end.error is not None
+    assert (end.error.code, end.error.error_class) == ("IMG.0057", ErrorClass.PERMANENT)
+    assert end.error.message == "The image file is empty or in incorrect format."
+    assert end.error.hint
     assert end.reason == "IMG.0057: The image file is empty or in incorrect format."
 
 
 def test_a_request_that_is_refused_for_good_fails_at_once(story: Told) -> None:
-    story.cloud.refuse_next_create(refused("IMG.0024"))
+    story.cloud.refuse_next_create("IMG.0024")
 
     assert story.submit().state is State.FAILED
     assert story.now.error is not None
@@ -189,7 +190,7 @@ def test_a_request_that_is_refused_for_good_fails_at_once(story: Told) -> None:
 def test_a_request_that_surely_made_nothing_waits_with_its_reason_and_is_made_again(
     story: Told, problem: Any
 ) -> None:
-    story.cloud.refuse_next_create(problem)
+    story.cloud.raise_on_next_create(problem)
 
     waits = story.submit()
 
@@ -202,7 +203,7 @@ def test_a_request_that_surely_made_nothing_waits_with_its_reason_and_is_made_ag
 
 def test_every_refusal_makes_the_next_pause_longer(story: Told) -> None:
     for _ in range(4):
-        story.cloud.refuse_next_create(busy())
+        story.cloud.refuse_next_create("IMG.0060")
         story.submit()
 
     assert story.pauses == sorted(story.pauses)
@@ -210,9 +211,7 @@ def test_every_refusal_makes_the_next_pause_longer(story: Told) -> None:
 
 
 def test_retry_after_is_honoured(story: Told) -> None:
-    story.cloud.refuse_next_create(
-        Unavailable(a_failure(), tried="POST", retry_after=timedelta(seconds=77))
-    )
+    story.cloud.throttle_next_create(77)
 
     story.submit()
 
@@ -227,20 +226,12 @@ def test_as_many_jobs_as_a_project_may_have_are_active_and_the_rest_waits(story:
     waits = story.submit()
 
     assert waits.state is State.WAITING
-    assert waits.reason == "2 of 2 IMS jobs active in project p-1, 1st in line"
+    assert waits.reason == f"2 of 2 IMS jobs active in project {PROJECT}, 1st in line"
     assert story.cloud.creates == 2
 
 
 def test_a_project_that_was_asked_to_slow_down_gets_no_request_from_anybody(story: Told) -> None:
-    slow_down = a_failure("APIGW.0308", "throttled", ErrorClass.RETRY)
-    story.cloud.refuse_next_create(
-        Throttled(
-            slow_down,
-            scope=ThrottleScope.ALL_CALLS,
-            tried="POST",
-            retry_after=timedelta(seconds=60),
-        )
-    )
+    story.cloud.throttle_next_create(60)
     story.submit()
     other = story.record(name="other")
 
@@ -256,7 +247,7 @@ def test_a_project_that_was_asked_to_slow_down_gets_no_request_from_anybody(stor
 def test_too_many_jobs_stop_new_requests_but_no_looks(story: Told) -> None:
     running = story.record(name="running")
     story.importer.submit(running)
-    story.cloud.refuse_next_create(busy())
+    story.cloud.refuse_next_create("IMG.0060")
     story.submit()
 
     waits = story.importer.submit(story.record(name="other"))
@@ -273,13 +264,11 @@ def test_too_many_jobs_stop_new_requests_but_no_looks(story: Told) -> None:
 
 
 def test_an_image_whose_request_lost_its_answer_is_found_and_followed(story: Told) -> None:
-    story.cloud.lose_next_answer(made=True)
+    story.cloud.lose_next_response(created=True)
 
     assert story.submit().state is State.UNCERTAIN
     [image_id] = story.cloud.images
-    story.cloud.images[image_id] = story.cloud.images[image_id].model_copy(
-        update={"status": "active"}
-    )
+    story.cloud.finish(image_id)
     end = story.to_the_end()
 
     assert (end.state, end.image_id, story.cloud.creates) == (State.SUCCEEDED, image_id, 1)
@@ -288,7 +277,7 @@ def test_an_image_whose_request_lost_its_answer_is_found_and_followed(story: Tol
 
 
 def test_a_request_that_made_nothing_is_made_again_but_only_after_looking(story: Told) -> None:
-    story.cloud.lose_next_answer(made=False)
+    story.cloud.lose_next_response(created=False)
 
     story.submit()
     asked_again_at = None
@@ -307,7 +296,7 @@ def test_a_request_that_made_nothing_is_made_again_but_only_after_looking(story:
 
 def test_with_the_policy_ask_a_person_decides(story: Told) -> None:
     story.importer = replace(story.importer, uncertain_policy="ask")
-    story.cloud.lose_next_answer(made=False)
+    story.cloud.lose_next_response(created=False)
 
     story.submit()
     for _ in range(30):
@@ -320,10 +309,10 @@ def test_with_the_policy_ask_a_person_decides(story: Told) -> None:
 
 
 def test_two_images_for_one_request_are_named_and_not_touched(story: Told) -> None:
-    story.cloud.lose_next_answer(made=True)
+    story.cloud.lose_next_response(created=True)
     story.submit()
-    [image] = story.cloud.images.values()
-    story.cloud.images[ImageId("twin")] = image.model_copy(update={"id": "twin"})
+    twin = {"ims-import-id": story.id}
+    story.cloud.add_image(story.now.name, image_url="images:ubuntu.qcow2", **twin)
 
     looked = story.look()
 
@@ -336,7 +325,7 @@ def test_two_images_for_one_request_are_named_and_not_touched(story: Told) -> No
 def test_who_finds_an_import_in_submitting_looks_before_anything_is_asked(story: Told) -> None:
     """Its worker died after the intent; whether it had asked is unknown."""
     story.ledger.transitions.move(
-        story.id, from_state=State.QUEUED, to=State.SUBMITTING, project="p-1", attempts=1
+        story.id, from_state=State.QUEUED, to=State.SUBMITTING, project=PROJECT, attempts=1
     )
 
     assert story.look().state is State.UNCERTAIN
@@ -347,28 +336,22 @@ def test_who_finds_an_import_in_submitting_looks_before_anything_is_asked(story:
 
 
 def test_an_image_without_our_tag_is_found_by_name_and_source(story: Told) -> None:
-    story.cloud.lose_next_answer(made=True)
+    story.cloud.lose_next_response(created=True)
     story.submit()
     [image_id] = story.cloud.images
-    found = story.cloud.images[image_id]
-    story.cloud.images[image_id] = found.model_copy(update={"tags": (), "status": "active"})
+    story.cloud.finish(image_id)
+    story.cloud.images[image_id].tags.clear()
 
     assert story.to_the_end().image_id == image_id
 
 
 def test_an_image_of_the_same_name_from_another_file_is_not_ours(story: Told) -> None:
-    story.cloud.images[ImageId("foreign")] = ImageFacts(
-        id="foreign",
-        name=story.now.name,
-        status="active",
-        created_at="2026-01-02T03:04:06Z",
-        data_origin="file,images:another.qcow2",
-    )
-    story.cloud.lose_next_answer(made=False)
+    foreign = story.cloud.add_image(story.now.name, image_url="images:another.qcow2")
+    story.cloud.lose_next_response(created=False)
 
     end = story.to_the_end()
 
-    assert end.image_id != "foreign"
+    assert end.image_id != foreign
     assert story.cloud.creates == 2
 
 
@@ -384,12 +367,13 @@ def test_canceled_before_ims_was_asked_nothing_is_asked(story: Told) -> None:
 
 def test_canceled_while_the_job_runs_the_image_is_deleted_when_it_is_done(story: Told) -> None:
     story.submit()
+    [image_id] = story.cloud.images
     story.ledger.transitions.cancel(story.id, by="me")
 
     end = story.to_the_end()
 
     assert end.state is State.CANCELED
-    assert end.reason == "canceled; its image img-1 was deleted"
+    assert end.reason == f"canceled; its image {image_id} was deleted"
     assert story.cloud.images == {}
 
 
@@ -399,12 +383,12 @@ def test_the_image_is_left_if_asked_to(story: Told) -> None:
 
     end = story.to_the_end()
 
-    assert (end.state, end.image_id) == (State.CANCELED, "img-1")
-    assert [*story.cloud.images] == ["img-1"]
+    assert end.state is State.CANCELED
+    assert [*story.cloud.images] == [end.image_id]
 
 
 def test_a_canceled_import_whose_answer_was_lost_is_never_asked_for_again(story: Told) -> None:
-    story.cloud.lose_next_answer(made=False)
+    story.cloud.lose_next_response(created=False)
     story.submit()
     story.ledger.transitions.cancel(story.id, by="me")
 
@@ -433,10 +417,8 @@ def test_a_failed_import_is_tried_again_under_the_same_id_when_asked(story: Told
 def test_a_job_that_failed_for_a_passing_reason_is_tried_again_but_not_for_ever(
     story: Told,
 ) -> None:
-    passing = a_failure("IMG.0029", "internal error", ErrorClass.RETRY)
-
     for _ in range(3):
-        story.cloud.fail_next_job(passing)
+        story.cloud.fail_next_job("IMG.0061", "internal error")
         while story.now.state is not State.RUNNING:
             story.submit()
         while story.now.state is State.RUNNING:
@@ -451,22 +433,22 @@ def test_an_image_that_an_earlier_attempt_left_is_not_taken_for_this_ones(story:
     story.ledger.transitions.cancel(story.id, leave_image=True, by="me")
     story.to_the_end()
     story.ledger.transitions.retry(story.id, by="me")
-    story.cloud.lose_next_answer(made=False)
+    story.cloud.lose_next_response(created=False)
 
     end = story.to_the_end()
 
-    assert (end.state, end.image_id) == (State.SUCCEEDED, "img-2")
+    assert (end.state, end.image_id) == (State.SUCCEEDED, [*story.cloud.images][1])
 
 
 def test_who_resolves_an_uncertain_import_names_its_image(story: Told) -> None:
     story.importer = replace(story.importer, uncertain_policy="ask")
-    story.cloud.lose_next_answer(made=False)
+    story.cloud.lose_next_response(created=False)
     story.submit()
-    story.cloud.images[ImageId("theirs")] = ImageFacts(id="theirs", status="active")
+    theirs = story.cloud.add_image("theirs", image_url="images:theirs.qcow2")
 
-    story.ledger.transitions.resolve(story.id, to=State.VERIFYING, image_id="theirs", by="me")
+    story.ledger.transitions.resolve(story.id, to=State.VERIFYING, image_id=theirs, by="me")
 
-    assert story.to_the_end().image_id == "theirs"
+    assert story.to_the_end().image_id == theirs
 
 
 # --- jobs and looks -------------------------------------------------------------------------
@@ -476,9 +458,7 @@ def test_a_job_that_the_cloud_forgot_is_no_end_while_its_image_is_there(story: T
     story.submit()
     story.cloud.forget_jobs()
     [image_id] = story.cloud.images
-    story.cloud.images[image_id] = story.cloud.images[image_id].model_copy(
-        update={"status": "active"}
-    )
+    story.cloud.finish(image_id)
 
     end = story.to_the_end()
 
@@ -491,7 +471,7 @@ def test_a_job_that_left_neither_trace_nor_image_fails_and_is_never_asked_for_ag
 ) -> None:
     story.submit()
     story.cloud.forget_jobs()
-    story.cloud.images.clear()
+    story.cloud.state.images.clear()
 
     end = story.to_the_end()
 
@@ -502,9 +482,7 @@ def test_a_job_that_left_neither_trace_nor_image_fails_and_is_never_asked_for_ag
 
 def test_a_look_that_fails_says_nothing_about_the_import(story: Told) -> None:
     story.submit()
-    story.cloud.fail_next_read(
-        Unavailable(a_failure("HTTP.503", "down"), tried="GET", retry_after=timedelta(seconds=99))
-    )
+    story.cloud.fail_next_call(Kind.THROTTLED, seconds=99)
 
     assert story.look().state is State.RUNNING
     assert story.pauses[-1] == timedelta(seconds=99)
@@ -514,7 +492,7 @@ def test_a_look_that_fails_says_nothing_about_the_import(story: Told) -> None:
 def test_past_its_deadline_an_import_is_flagged_once_and_followed_all_the_same(
     story: Told,
 ) -> None:
-    story.cloud.looks = 10
+    story.cloud.state.polls_per_job = 10
     story.submit()
     story.clock.now += QUICK_SETTINGS.deadline
 
@@ -528,7 +506,7 @@ def test_past_its_deadline_an_import_is_flagged_once_and_followed_all_the_same(
 
 
 def test_percent_never_goes_backwards_and_is_never_100_before_the_end(story: Told) -> None:
-    class Percents(FakeImageService):
+    class Percents(SimulatedIms):
         given = iter([5.0, 60.0, 30.0, None, 100.0])
 
         def read_job(self, job_id: JobId) -> CloudJob:
@@ -546,7 +524,7 @@ def test_percent_never_goes_backwards_and_is_never_100_before_the_end(story: Tol
 
 
 def test_a_job_that_succeeds_without_an_image_id_has_its_image_looked_for(story: Told) -> None:
-    class Silent(FakeImageService):
+    class Silent(SimulatedIms):
         def read_job(self, job_id: JobId) -> CloudJob:
             seen = super().read_job(job_id)
             return CloudJob(id=seen.id, status=seen.status)
@@ -556,19 +534,18 @@ def test_a_job_that_succeeds_without_an_image_id_has_its_image_looked_for(story:
 
     end = story.to_the_end()
 
-    assert (end.state, end.image_id, cloud.creates) == (State.SUCCEEDED, "img-1", 1)
+    assert (end.state, cloud.creates) == (State.SUCCEEDED, 1)
+    assert [*cloud.images] == [end.image_id]
 
 
 @pytest.mark.parametrize("status", ["killed", "deleted"])
 def test_an_image_that_did_not_survive_fails_the_import(story: Told, status: str) -> None:
     story.submit()
+    [image_id] = story.cloud.images
     story.ledger.transitions.move(
-        story.id, from_state=State.RUNNING, to=State.VERIFYING, image_id="img-1"
+        story.id, from_state=State.RUNNING, to=State.VERIFYING, image_id=image_id
     )
-    image_id = ImageId("img-1")
-    story.cloud.images[image_id] = story.cloud.images[image_id].model_copy(
-        update={"status": status}
-    )
+    story.cloud.report_status(image_id, status)
 
     looked = story.look()
 
@@ -578,9 +555,10 @@ def test_an_image_that_did_not_survive_fails_the_import(story: Told, status: str
 
 def test_an_image_that_stays_missing_fails_the_import_after_some_patience(story: Told) -> None:
     story.submit()
-    story.cloud.images.clear()
+    [image_id] = story.cloud.images
+    story.cloud.state.images.clear()
     story.ledger.transitions.move(
-        story.id, from_state=State.RUNNING, to=State.VERIFYING, image_id="img-1"
+        story.id, from_state=State.RUNNING, to=State.VERIFYING, image_id=image_id
     )
 
     assert story.look().state is State.VERIFYING

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import requests
-from contract.tiny_ims import NOON
+from ims_client import NOON
 from keystoneauth1 import exceptions as ks
 from pydantic import SecretStr
 
