@@ -1,1 +1,1 @@
-"""What both sides agree on: settings, the request and its rules, names, the Celery app, logging."""
+"""The contract shared by producers and workers: settings, names, request, records, reports."""

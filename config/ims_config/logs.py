@@ -1,21 +1,22 @@
-"""Logs to stderr: a sentence and some facts, as text or JSON, with secrets taken out."""
+"""Logging of every process: one format on stderr, text or JSON, with secrets redacted."""
 
 import logging
 import os
 import sys
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Mapping
 from functools import cache
-from typing import Any, Final
+from typing import Final
 
 import structlog
+from structlog.typing import EventDict, Processor, WrappedLogger
 
 from ims_config.settings import BrokerSettings, unknown_variables
 
 logger = logging.getLogger(__name__)
 
-# Facts with such names never leave the process, whatever library logged them.
+# Facts with these names are redacted, no matter which library logs them.
 _SECRET_NAMES: Final = ("password", "token", "secret", "authorization", "access_key", "api_key")
-# Two lines a look would bury the one that says what became of an import.
+# Two lines per poll would bury the line that reports the outcome of an import.
 _EVERY_TASK: Final = ("celery.worker.strategy", "celery.app.trace")
 _CHATTY: Final = (
     "keystoneauth", "urllib3", "botocore", "openstack", "stevedore", "dogpile",
@@ -23,35 +24,33 @@ _CHATTY: Final = (
 )  # fmt: skip
 
 
-def redact(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    """Replace the value of every fact whose name is that of a secret."""
+def redact(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    """Redact facts that are named like secrets."""
     for name in event:
         if any(secret in name.lower() for secret in _SECRET_NAMES):
             event[name] = "***"
     return event
 
 
-def without_copies(
-    _logger: Any, _method: str, event: MutableMapping[str, Any]
-) -> MutableMapping[str, Any]:
-    """Drop what repeats the sentence: Celery's with all arguments, uvicorn's with colours."""
+def drop_duplicates(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    """Remove copies of the message: Celery's holds all arguments, uvicorn's has colours."""
     event.pop("data", None)
     event.pop("color_message", None)
     return event
 
 
 def configure_logging(settings: BrokerSettings) -> None:
-    """Send the logs of this process, ours and its libraries', to stderr in one format."""
-    shared: list[structlog.typing.Processor] = [
+    """Write all logs of this process, including those of libraries, to stderr in one format."""
+    shared: list[Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_logger_name,
         structlog.stdlib.add_log_level,
         structlog.stdlib.ExtraAdder(),
         structlog.processors.TimeStamper(fmt="iso", utc=True),
-        without_copies,
+        drop_duplicates,
         redact,
     ]
-    renderer: structlog.typing.Processor = (
+    renderer: Processor = (
         structlog.processors.JSONRenderer()
         if settings.log_format == "json"
         else structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
@@ -75,7 +74,7 @@ def configure_logging(settings: BrokerSettings) -> None:
             root.level if root.level <= logging.DEBUG else max(logging.WARNING, root.level)
         )
     for name in _CHATTY:
-        # Their debug lines hold request headers, so they are never let through.
+        # Their debug lines contain request headers.
         logging.getLogger(name).setLevel(max(logging.WARNING, root.level))
     _warn_of_unknown_variables()
 
@@ -86,7 +85,7 @@ def _warn_of_unknown_variables() -> None:
         logger.warning("unknown setting ignored", extra={"variable": name, "closest": closest})
 
 
-def bind(facts: Mapping[str, Any]) -> None:
-    """Facts that every log line of this task carries."""
+def bind(facts: Mapping[str, object]) -> None:
+    """Set the facts that every further log line of this task contains."""
     structlog.contextvars.clear_contextvars()
     structlog.contextvars.bind_contextvars(**facts)

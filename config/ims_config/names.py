@@ -1,4 +1,4 @@
-"""The names other systems rely on: tasks, queues and Redis keys."""
+"""Names that other systems rely on: tasks, queues, Redis keys."""
 
 from typing import Final
 
@@ -17,7 +17,7 @@ WATCH_PAGE: Final = "ims.watch_page"
 WATCH_OBJECT: Final = "ims.watch_object"
 CHECK_WATCH: Final = "ims.check_watch"
 
-# Submit and poll have queues of their own so that a backlog of submissions never delays a poll.
+# Separate queues, so that a backlog of submissions never delays a poll.
 SUBMIT_QUEUE: Final = "ims.submit"
 POLL_QUEUE: Final = "ims.poll"
 HOUSEKEEPING_QUEUE: Final = "ims.housekeeping"
@@ -39,16 +39,16 @@ QUEUE_OF: Final = {
     CHECK_WATCH: HOUSEKEEPING_QUEUE,
 }
 
-# ZSET: import id → when it is due, in ms of the Redis server's clock.
+# ZSET: import id → due time in ms of the Redis server's clock.
 DUE_KEY: Final = "ims-import:due"
-# HASH: import id → generation of the one message that may look.
+# HASH: import id → generation of the only message that may poll.
 GENERATION_KEY: Final = "ims-import:generation"
-# HASH: import id → JSON {percent, source, eta_s, polls}; what changes faster than the ledger.
+# HASH: import id → JSON {percent, source, eta_s, polls}, which changes too often for the ledger.
 LIVE_KEY: Final = "ims-import:live"
-# STRING with a time to live: the worker whose scheduler is elected.
+# STRING with a TTL: the worker whose scheduler is elected.
 LEADER_KEY: Final = "ims-import:leader"
-# STRING with a time to live, one for each watch rule: the run that lists its bucket.
+# STRING with a TTL, one per bucket rule: the run that lists the bucket.
 WATCH_KEY: Final = "ims-import:watch"
 
-# The image_tags entry by which a lost image is found again (cloud-side name, never change).
+# Key of the image tag that identifies the image of an import. Never change it: images have it.
 IMPORT_ID_TAG: Final = "ims-import-id"

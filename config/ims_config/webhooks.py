@@ -1,4 +1,4 @@
-"""Webhooks: which events are told, which addresses may be told, and the secrets that sign them."""
+"""The webhook contract: events and their CloudEvents form, valid URLs, signing secrets."""
 
 import base64
 import hashlib
@@ -14,17 +14,17 @@ from urllib.parse import urlsplit, urlunsplit
 from ims_config.records import ImportResult, State
 
 LONGEST_URL: Final = 2048
-# Receivers learn of progress in steps of so many percent.
+# Receivers get one progress event per step of this many percent.
 PROGRESS_STEP: Final = 25
-# As the reference libraries of Standard Webhooks expect a secret.
-_SECRET_PREFIX: Final = "whsec_"  # noqa: S105  # what every secret begins with
-# Necessary, not sufficient; for documents that know only patterns.
+# The prefix of secrets in Standard Webhooks.
+_SECRET_PREFIX: Final = "whsec_"  # noqa: S105  # only a prefix
+# For JSON Schema; `check_url` checks more.
 URL_PATTERN: Final = r"^https?://[\x21-\x7e]+$"
 _PORTS: Final = {"http": 80, "https": 443}
 
 
 class WebhookEvent(StrEnum):
-    """What a receiver may be told, as the `type` of a CloudEvent."""
+    """The events that receivers can get; the value is the `type` of a CloudEvent."""
 
     SUBMITTED = "import.submitted"
     PROGRESS = "import.progress"
@@ -71,14 +71,14 @@ def cloud_event(message_id: str, event: WebhookEvent, record: ImportResult, at: 
 
 
 def progress_steps(percent: float | None) -> int:
-    """How many steps of progress have been made."""
+    """The number of completed progress steps."""
     return int((percent or 0) // PROGRESS_STEP)
 
 
 def check_url(url: str) -> str:
-    """The address as it was given. Raises ValueError with the rule that it breaks.
+    """Return the URL of a receiver unchanged. Raises ValueError with the rule that it breaks.
 
-    Whether it may be called is known only when its name is resolved, by the worker that calls it.
+    The worker that sends a webhook also checks that the resolved address is allowed.
     """
     if not re.fullmatch(URL_PATTERN, url) or len(url) > LONGEST_URL:
         raise ValueError(
@@ -93,15 +93,14 @@ def check_url(url: str) -> str:
     if not parts.hostname or port == 0:
         raise ValueError("must name a host, e.g. https://ci.example/hooks/images")
     if parts.username is not None or parts.password is not None:
-        raise ValueError("must not hold a user or password: what is sent is signed")
+        raise ValueError("must not contain a user or password; webhooks are signed instead")
     if parts.fragment:
-        raise ValueError("must not have a fragment (#…)")
+        raise ValueError("must not contain a fragment (#…)")
     return url
 
 
 def endpoint_of(url: str) -> str:
-    """What a secret belongs to: the address without its query, so that `?build=4711` needs none of
-    its own."""
+    """The URL without its query. A secret belongs to an endpoint, so `?build=4711` needs no own."""
     parts = urlsplit(url)
     host = parts.hostname or ""
     host = f"[{host}]" if ":" in host else host
@@ -119,6 +118,6 @@ def secrets_of(keys: Sequence[str], endpoint: str, generations: Iterable[int]) -
 
 
 def _secret(key: str, endpoint: str, generation: int) -> str:
-    said = f"ims-import webhook\n{endpoint}\n{generation}".encode()
-    digest = hmac.new(key.encode(), said, hashlib.sha256).digest()
+    message = f"ims-import webhook\n{endpoint}\n{generation}".encode()
+    digest = hmac.new(key.encode(), message, hashlib.sha256).digest()
     return _SECRET_PREFIX + base64.b64encode(digest).decode()

@@ -135,7 +135,7 @@ def test_what_a_name_cannot_hold_is_replaced_in_it() -> None:
 
 
 def test_a_key_that_ims_refuses_is_said() -> None:
-    with pytest.raises(InvalidRequest, match="image_url: must not hold spaces"):
+    with pytest.raises(InvalidRequest, match="image_url: must not contain spaces"):
         rule().request_for(an_object("a b.qcow2"))
 
 

@@ -1,4 +1,4 @@
-"""Logs: one format for all libraries, and no secret in it."""
+"""Logs have one format for all libraries and contain no secrets."""
 
 import json
 import logging
@@ -21,7 +21,7 @@ def restored() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("restored")
-def test_a_line_is_json_with_the_facts_and_the_task(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_json_line_contains_the_facts_and_the_task(capsys: pytest.CaptureFixture[str]) -> None:
     configure_logging(Settings(log_format="json"))
     bind({"task": "ims.poll_import", "task_id": "t-1"})
 
@@ -38,7 +38,7 @@ def test_a_line_is_json_with_the_facts_and_the_task(capsys: pytest.CaptureFixtur
     "name", ["password", "X-Auth-Token", "os_password", "access_key", "authorization", "api_key"]
 )
 @pytest.mark.parametrize("log_format", ["json", "console"])
-def test_facts_named_like_secrets_are_never_written(
+def test_facts_named_like_secrets_are_redacted(
     capsys: pytest.CaptureFixture[str], name: str, log_format: str
 ) -> None:
     configure_logging(Settings.model_validate({"log_format": log_format}))
@@ -49,7 +49,7 @@ def test_facts_named_like_secrets_are_never_written(
 
 
 @pytest.mark.usefixtures("restored")
-def test_headers_in_debug_lines_of_libraries_are_never_written(
+def test_debug_lines_of_libraries_with_headers_are_not_written(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     configure_logging(Settings(log_level="DEBUG"))
@@ -61,13 +61,13 @@ def test_headers_in_debug_lines_of_libraries_are_never_written(
 
 
 @pytest.mark.usefixtures("restored")
-def test_celery_does_not_repeat_arguments_and_results(capsys: pytest.CaptureFixture[str]) -> None:
+def test_celery_does_not_log_arguments_and_results(capsys: pytest.CaptureFixture[str]) -> None:
     configure_logging(Settings())
 
     logging.getLogger("celery.app.trace").info("succeeded", extra={"data": {"args": "long"}})
     logging.getLogger("celery.app.trace").error("raised", extra={"data": {"args": "long"}})
 
-    said = capsys.readouterr().err
-    assert "raised" in said
-    assert "succeeded" not in said
-    assert "long" not in said
+    output = capsys.readouterr().err
+    assert "raised" in output
+    assert "succeeded" not in output
+    assert "long" not in output

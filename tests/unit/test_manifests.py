@@ -84,7 +84,7 @@ def test_a_value_that_looks_like_a_date_stays_text() -> None:
         ("version: 1", "images: is mandatory"),
         ("version: 1\nimages: []", "images: must have at least 1 item"),
         ("version: 1\nimage: []\nimages: [{}]", "image: unknown field; valid: version, name"),
-        ("version: 1\nversion: 1", "line 2, column 1: key 'version' is there twice"),
+        ("version: 1\nversion: 1", "line 2, column 1: duplicate key 'version'"),
         ("version: 1\n\timages: []", "line 2, column 1: "),
         ("a: *b", "line 1, column 4: found undefined alias"),
         ("version: 1\nname: a b\nimages: [{}]", "name: must match"),
