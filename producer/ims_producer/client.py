@@ -3,7 +3,7 @@
 import builtins
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import Any, Self
+from typing import Self
 
 from ims_config.import_request import ImportRequest, parse_request
 from ims_config.records import Event, ImportRecord, ImportResult, Scope, State
@@ -47,7 +47,7 @@ class Client:
 
     def submit(
         self,
-        request: ImportRequest | Mapping[str, Any],
+        request: ImportRequest | Mapping[str, object],
         *,
         key: str | None = None,
         requested_by: str | None = None,
@@ -62,7 +62,7 @@ class Client:
 
     def submit_import(
         self,
-        request: ImportRequest | Mapping[str, Any],
+        request: ImportRequest | Mapping[str, object],
         *,
         key: str | None = None,
         requested_by: str | None = None,

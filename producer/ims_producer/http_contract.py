@@ -42,7 +42,7 @@ class FieldError(BaseModel):
     """One field of the request that breaks a rule."""
 
     field: str = Field(examples=["min_disk"])
-    detail: str = Field(examples=["must be 1 to 1024 GB for a system image; given: 0"])
+    detail: str = Field(examples=["must be 1 to 1024 GB for a system image; got 0"])
 
     def __str__(self) -> str:
         return f"{self.field}: {self.detail}"

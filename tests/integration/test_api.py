@@ -1,4 +1,4 @@
-"""The HTTP API as another system meets it: a real process, a real worker, plain requests."""
+"""The HTTP API as other systems use it: a real process, a real worker, plain requests."""
 
 import json
 import signal
@@ -27,7 +27,7 @@ def running() -> Iterator[Running]:
 
 
 class Caller:
-    """Somebody with a key (or without)."""
+    """Sends requests with an API key, or without one."""
 
     def __init__(self, stack: Stack, key: str | None) -> None:
         assert stack.api is not None
@@ -65,14 +65,14 @@ def a_key(running: Running, *scopes: Scope, **limits: Any) -> Caller:
 # --- imports --------------------------------------------------------------------------------
 
 
-def test_an_import_is_asked_for_followed_and_found(caller: Caller) -> None:
-    asked = caller.post(name="over-http", image_url="images:good.qcow2", tags={"team": "a"})
-    where = asked.headers["Location"]
-    import_id = asked.json()["id"]
+def test_an_import_is_requested_tracked_and_found(caller: Caller) -> None:
+    response = caller.post(name="over-http", image_url="images:good.qcow2", tags={"team": "a"})
+    where = response.headers["Location"]
+    import_id = response.json()["id"]
 
     until(lambda: caller("GET", where).json()["state"] == "SUCCEEDED", "it ended")
 
-    assert asked.status_code == 202
+    assert response.status_code == 202
     assert where == f"/v1/imports/{import_id}"
     assert caller("GET", where).json()["image"]["status"] == "active"
     assert caller("GET", where).json()["requested_by"] == "api:sandbox"
@@ -83,9 +83,7 @@ def test_an_import_is_asked_for_followed_and_found(caller: Caller) -> None:
     assert (steps[0], steps[-1]) == ("QUEUED", "SUCCEEDED")
 
 
-def test_the_record_is_the_one_that_the_command_line_prints(
-    running: Running, caller: Caller
-) -> None:
+def test_the_record_equals_the_one_of_the_command_line(running: Running, caller: Caller) -> None:
     import_id = caller.post(name="same-record").json()["id"]
     until(lambda: running.client.get(import_id).state.terminal, "it ended")
 
@@ -94,7 +92,7 @@ def test_the_record_is_the_one_that_the_command_line_prints(
     assert caller("GET", f"/v1/imports/{import_id}").json() == shown
 
 
-def test_broken_rules_are_named_by_field_and_nothing_is_recorded(caller: Caller) -> None:
+def test_an_invalid_request_names_each_field_and_is_not_recorded(caller: Caller) -> None:
     before = len(caller("GET", "/v1/imports?limit=200").json()["items"])
 
     problem = caller.problem("POST", "/v1/imports", 422, json={"name": " a", "min_disk": "x"})
@@ -109,7 +107,9 @@ def test_broken_rules_are_named_by_field_and_nothing_is_recorded(caller: Caller)
     ("body", "detail"),
     [(b"{", "must be JSON"), (b'{"name": "' + b"a" * 1024 * 1024 + b'"}', "at most 1048576 bytes")],
 )
-def test_what_is_no_json_or_too_much_is_refused(caller: Caller, body: bytes, detail: str) -> None:
+def test_invalid_json_and_large_bodies_are_rejected(
+    caller: Caller, body: bytes, detail: str
+) -> None:
     status = 400 if len(body) < 10 else 413
     headers = {"Content-Type": "application/json"}
 
@@ -120,14 +120,16 @@ def test_what_is_no_json_or_too_much_is_refused(caller: Caller, body: bytes, det
     assert chunks.status_code == status
 
 
-def test_a_misspelt_filter_is_refused(caller: Caller) -> None:
+def test_an_unknown_filter_is_rejected(caller: Caller) -> None:
     problem = caller.problem("GET", "/v1/imports?stat=FAILED", 422)
 
     assert [error["field"] for error in problem["errors"]] == ["stat"]
 
 
-def test_pages_hold_every_import_once_while_new_ones_come(running: Running, caller: Caller) -> None:
-    made = {running.client.submit(a_body(name="paged")) for _ in range(7)}
+def test_pages_contain_each_import_once_while_imports_are_added(
+    running: Running, caller: Caller
+) -> None:
+    created = {running.client.submit(a_body(name="paged")) for _ in range(7)}
     seen: list[str] = []
     query = "name=paged&limit=3"
     cursor = None
@@ -139,11 +141,13 @@ def test_pages_hold_every_import_once_while_new_ones_come(running: Running, call
         if cursor is None:
             break
 
-    assert set(seen) == made
-    assert len(seen) == len(made)
+    assert set(seen) == created
+    assert len(seen) == len(created)
 
 
-def test_a_range_of_time_begins_with_its_first_moment(running: Running, caller: Caller) -> None:
+def test_created_after_is_inclusive_and_created_before_exclusive(
+    running: Running, caller: Caller
+) -> None:
     record = running.client.get(running.client.submit(a_body(name="in-time")))
     at = record.created_at.isoformat().replace("+00:00", "Z")
 
@@ -157,7 +161,9 @@ def test_a_range_of_time_begins_with_its_first_moment(running: Running, caller: 
 # --- idempotency ----------------------------------------------------------------------------
 
 
-def test_fifty_identical_posts_at_once_are_one_import(running: Running, caller: Caller) -> None:
+def test_fifty_concurrent_identical_requests_create_one_import(
+    running: Running, caller: Caller
+) -> None:
     headers = {"Idempotency-Key": "fifty"}
 
     with ThreadPoolExecutor(50) as pool:
@@ -174,7 +180,7 @@ def test_fifty_identical_posts_at_once_are_one_import(running: Running, caller: 
     assert running.images_of(answers[0].json()["id"]) == 1
 
 
-def test_the_same_key_with_another_body_is_a_conflict(caller: Caller) -> None:
+def test_a_key_with_a_different_body_is_a_conflict(caller: Caller) -> None:
     headers = {"Idempotency-Key": "conflict"}
     first = caller("POST", "/v1/imports", json=a_body(name="secret-name"), headers=headers)
 
@@ -184,7 +190,7 @@ def test_the_same_key_with_another_body_is_a_conflict(caller: Caller) -> None:
     assert "secret-name" not in problem["detail"]
 
 
-def test_a_batch_of_a_thousand_is_answered_item_by_item(running: Running, caller: Caller) -> None:
+def test_a_batch_of_a_thousand_has_a_result_for_each_item(running: Running, caller: Caller) -> None:
     running.cloud(job_seconds=(0.1, 0.2))
     items = [{"key": f"b-{n}", "request": a_body(name="batch")} for n in range(997)]
     items += [
@@ -202,13 +208,13 @@ def test_a_batch_of_a_thousand_is_answered_item_by_item(running: Running, caller
     assert answers[999]["id"] == answers[1]["id"]
     assert too_many["errors"][0]["field"] == "items"
     for answer in answers[:997]:
-        # The other tests want the slots.
+        # Free the slots for the other tests.
         with suppress(InvalidState):
             running.client.cancel(answer["id"])
 
 
 def test_an_api_killed_after_recording_loses_nothing() -> None:
-    """Redis does not answer, so the API hangs between the ledger and the queue; there it dies."""
+    """Redis does not respond, so the API blocks between ledger and queue and is killed there."""
     with Running.start(workers=1, api=True) as other:
         caller = Caller(other.stack, other.stack.api.key if other.stack.api else None)
         [valkey] = [part for part in other.stack.processes if part.name == "valkey"]
@@ -216,32 +222,32 @@ def test_an_api_killed_after_recording_loses_nothing() -> None:
         assert caller("GET", "/readyz").ok
         valkey.signal(signal.SIGSTOP)
         with ThreadPoolExecutor(1) as pool:
-            asked = pool.submit(caller.post, name="orphan")
+            pending = pool.submit(caller.post, name="orphan")
             until(lambda: bool(other.ledger.imports.page(name="orphan")), "it is recorded")
             api.kill()
             valkey.signal(signal.SIGCONT)
             with pytest.raises(requests.ConnectionError):
-                asked.result()
+                pending.result()
 
         [record] = other.ledger.imports.page(name="orphan")
         until(lambda: other.states([record.id]) == ["SUCCEEDED"], "it ran", seconds=60)
         assert other.images_of(record.id) == 1
 
 
-# --- deciding -------------------------------------------------------------------------------
+# --- decisions ------------------------------------------------------------------------------
 
 
 def test_cancel_retry_and_resolve(running: Running, caller: Caller) -> None:
     failed = caller.post(name="fails", image_url="images:broken.qcow2").json()["id"]
     until(lambda: running.states([failed]) == ["FAILED"], "it failed")
 
-    not_now = caller.problem("POST", f"/v1/imports/{failed}/cancel", 409)
+    too_late = caller.problem("POST", f"/v1/imports/{failed}/cancel", 409)
     unresolvable = caller.problem(
         "POST", f"/v1/imports/{failed}/resolve", 409, json={"how": "fail"}
     )
     again = caller("POST", f"/v1/imports/{failed}/retry")
 
-    assert "FAILED" in not_now["detail"]
+    assert "FAILED" in too_late["detail"]
     assert "UNCERTAIN" in unresolvable["detail"]
     assert again.status_code == 202
     assert again.json()["state"] == "QUEUED"
@@ -254,10 +260,10 @@ def test_cancel_retry_and_resolve(running: Running, caller: Caller) -> None:
     until(lambda: running.states([unwanted]) == ["CANCELED"], "it is canceled")
 
 
-# --- following ------------------------------------------------------------------------------
+# --- event streams --------------------------------------------------------------------------
 
 
-def followed(caller: Caller, path: str, **headers: str) -> list[dict[str, str]]:
+def stream(caller: Caller, path: str, **headers: str) -> list[dict[str, str]]:
     """The server-sent events of a path until the server ends the stream."""
     answer = caller("GET", path, headers={"Accept": "text/event-stream"} | headers, stream=True)
     assert answer.headers["Content-Type"].startswith("text/event-stream")
@@ -266,14 +272,14 @@ def followed(caller: Caller, path: str, **headers: str) -> list[dict[str, str]]:
     return [{name: value for name, value in lines if name} for lines in pairs]
 
 
-def test_an_import_is_followed_to_its_end_and_taken_up_where_it_was_left(caller: Caller) -> None:
+def test_an_event_stream_ends_with_the_import_and_can_be_resumed(caller: Caller) -> None:
     import_id = caller.post(name="followed").json()["id"]
     path = f"/v1/imports/{import_id}/events"
 
-    events = followed(caller, path)
+    events = stream(caller, path)
     steps = [json.loads(event["data"]) for event in events if event["event"] == "transition"]
     middle = next(event["id"] for event in events if event.get("id"))
-    rest = followed(caller, path, **{"Last-Event-ID": middle})
+    rest = stream(caller, path, **{"Last-Event-ID": middle})
     over = caller(
         "GET", path, headers={"Accept": "text/event-stream", "Last-Event-ID": events[-1]["id"]}
     )
@@ -284,22 +290,22 @@ def test_an_import_is_followed_to_its_end_and_taken_up_where_it_was_left(caller:
     assert over.status_code == 204
 
 
-# --- who may --------------------------------------------------------------------------------
+# --- authentication and authorization -------------------------------------------------------
 
 
 @pytest.mark.parametrize("key", [None, "nonsense", "ims_000000000000_nonsense"])
-def test_without_a_good_key_nothing_is_open(running: Running, key: str | None) -> None:
-    stranger = Caller(running.stack, key)
+def test_without_a_valid_key_only_health_is_public(running: Running, key: str | None) -> None:
+    anonymous = Caller(running.stack, key)
 
-    problem = stranger.problem("GET", "/v1/imports", 401)
+    problem = anonymous.problem("GET", "/v1/imports", 401)
 
     assert "ims_" in problem["detail"]
-    assert stranger("GET", "/v1/imports").headers["WWW-Authenticate"].startswith("Bearer")
-    assert stranger("GET", "/metrics").status_code == 401
-    assert stranger("GET", "/healthz").ok
+    assert anonymous("GET", "/v1/imports").headers["WWW-Authenticate"].startswith("Bearer")
+    assert anonymous("GET", "/metrics").status_code == 401
+    assert anonymous("GET", "/healthz").ok
 
 
-def test_a_key_opens_what_its_scopes_say(running: Running) -> None:
+def test_a_key_allows_only_its_scopes(running: Running) -> None:
     reader = a_key(running, Scope.READ)
     sender = a_key(running, Scope.SUBMIT)
 
@@ -313,7 +319,7 @@ def test_a_key_opens_what_its_scopes_say(running: Running) -> None:
     )
 
 
-def test_a_key_of_certain_clouds_sees_and_asks_for_no_others(
+def test_a_key_limited_to_clouds_neither_sees_nor_uses_others(
     running: Running, caller: Caller
 ) -> None:
     limited = a_key(running, Scope.READ, Scope.SUBMIT, clouds=["sandbox"])
@@ -330,9 +336,7 @@ def test_a_key_of_certain_clouds_sees_and_asks_for_no_others(
     assert {item["cloud"] for item in listed} == {"sandbox"}
 
 
-def test_a_key_of_certain_clouds_cannot_free_itself_nor_act_on_others(
-    running: Running, caller: Caller
-) -> None:
+def test_a_key_limited_to_clouds_cannot_remove_its_limit(running: Running, caller: Caller) -> None:
     limited = a_key(running, Scope.ADMIN, clouds=["sandbox"])
     new = {"name": "free", "scopes": ["admin"]}
     adopt = {"job_id": "job-of-others", "name": "theirs"}
@@ -346,36 +350,36 @@ def test_a_key_of_certain_clouds_cannot_free_itself_nor_act_on_others(
     limited.problem("POST", "/v1/imports:adopt", 404, json=adopt | {"cloud": "sandbox"})
 
 
-def test_an_expired_and_a_revoked_key_open_nothing(running: Running) -> None:
+def test_expired_and_revoked_keys_are_rejected(running: Running) -> None:
     expired = a_key(running, Scope.READ, expires_at=datetime.now(UTC) - timedelta(seconds=1))
     key, text = running.ledger.api_keys.create("short", scopes=[Scope.READ])
     revoked = Caller(running.stack, text)
     assert revoked("GET", "/v1/imports").ok
 
-    said = running.stack.run("keys", "revoke", key.id)
+    done = running.stack.run("keys", "revoke", key.id)
 
-    assert "is revoked" in said.stdout
+    assert "is revoked" in done.stdout
     assert revoked("GET", "/v1/imports").status_code == 401
     assert expired("GET", "/v1/imports").status_code == 401
 
 
-def test_the_ledger_holds_no_key(running: Running) -> None:
-    said = running.stack.run("keys", "create", "--name", "ci", "--scope", "submit", "--json")
-    made = json.loads(said.stdout)
-    secret = made["key"].split("_", 2)[2]
+def test_the_ledger_contains_no_key(running: Running) -> None:
+    done = running.stack.run("keys", "create", "--name", "ci", "--scope", "submit", "--json")
+    created = json.loads(done.stdout)
+    secret = created["key"].split("_", 2)[2]
 
     kept = b"".join(path.read_bytes() for path in running.stack.folder.glob("ledger.db*"))
     listed = running.stack.run("keys", "list", "--json").stdout
 
-    assert made["id"] in listed
+    assert created["id"] in listed
     assert secret.encode() not in kept
     assert secret not in listed
 
 
-def test_a_key_that_asks_too_often_is_told_when_to_come_back() -> None:
+def test_a_key_over_its_rate_limit_gets_retry_after() -> None:
     with Running.start(workers=0, api=True, settings={"API_RATE_PER_MINUTE": "5"}) as running:
-        greedy, other = a_key(running, Scope.READ), a_key(running, Scope.READ)
-        answers = [greedy("GET", "/v1/imports") for _ in range(8)]
+        fast, other = a_key(running, Scope.READ), a_key(running, Scope.READ)
+        answers = [fast("GET", "/v1/imports") for _ in range(8)]
         calm = other("GET", "/v1/imports")
 
     assert [answer.status_code for answer in answers] == [200] * 5 + [429] * 3
@@ -384,7 +388,7 @@ def test_a_key_that_asks_too_often_is_told_when_to_come_back() -> None:
     assert calm.ok
 
 
-def test_without_keys_only_this_machine_is_served(running: Running) -> None:
+def test_no_auth_requires_a_loopback_address(running: Running) -> None:
     done = running.stack.run("api", "--no-auth", "--host", "0.0.0.0")
 
     assert done.returncode == 2
@@ -419,7 +423,7 @@ def test_an_outdated_ledger_is_not_ready_and_records_nothing() -> None:
         assert [record.name for record in running.client.list()] == ["afterwards"]
 
 
-def test_the_page_of_documents_asks_nobody_else(caller: Caller) -> None:
+def test_the_documentation_page_loads_no_external_assets(caller: Caller) -> None:
     page = caller("GET", "/docs").text
 
     assert "http://" not in page
@@ -428,7 +432,7 @@ def test_the_page_of_documents_asks_nobody_else(caller: Caller) -> None:
         assert caller("GET", f"/static-offline-docs/{asset}").ok
 
 
-def test_states_are_those_of_the_document(caller: Caller) -> None:
+def test_the_document_lists_all_states(caller: Caller) -> None:
     document = caller("GET", "/openapi.json").json()
 
     assert document["components"]["schemas"]["State"]["enum"] == [str(state) for state in State]

@@ -1,4 +1,4 @@
-"""The OpenAPI document is true: whatever is sent by it is answered as it says, and never by 5xx."""
+"""The OpenAPI document matches the API: every response is documented, and none is a 5xx."""
 
 from collections.abc import Iterator
 
@@ -22,7 +22,7 @@ OPENED = {"/healthz": {200}, "/readyz": {200}, "/v1/events/obs": {401, 400, 422}
 
 
 def cases(count: int) -> settings:
-    """The same in every run: what a new one finds should not stop somebody else's work."""
+    """The same cases in every run, so that a new case does not break an unrelated change."""
     return settings(
         max_examples=count,
         derandomize=True,

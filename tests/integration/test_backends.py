@@ -1,5 +1,6 @@
 """One conformance suite for both backends: every method and every error behaves the same."""
 
+import socket
 import threading
 import uuid
 from collections.abc import Iterator
@@ -487,3 +488,10 @@ def test_over_http_an_uncertain_import_ends_the_wait_with_exit_code_6(running: R
 
     assert done.returncode == 6, done.stderr
     assert "ims-import resolve" in done.stderr
+
+
+def test_a_response_that_takes_too_long_means_that_no_worker_answers() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        url = f"http://127.0.0.1:{server.getsockname()[1]}"
+        with Client(Settings(api_url=url)) as client, pytest.raises(WorkerUnavailable):
+            client.resume(timeout=0.2)

@@ -1,4 +1,4 @@
-"""What a person decides: cancel, retry, resolve, adopt, resume, prune."""
+"""Decisions of a person: cancel, retry, resolve, adopt, resume, gc, prune."""
 
 import json
 from collections.abc import Iterator
@@ -34,16 +34,16 @@ def test_cancel_deletes_the_image_when_the_job_is_done(running: Running) -> None
     import_id = running.client.submit(a_body(name="to-be-canceled"))
     until(lambda: running.states([import_id]) == ["RUNNING"], "it runs")
 
-    said = ims(running, "cancel", import_id).stdout
+    output = ims(running, "cancel", import_id).stdout
     record = ended(running, import_id, "CANCELED")
 
     running.cloud(job_seconds=(0.5, 1))
-    assert "will be canceled when its job ends; the image is then deleted" in said
+    assert "will be canceled when its job ends; the image is then deleted" in output
     assert "was deleted" in record["reason"]
     [image] = [image for image in running.books()["images"] if image["import_id"] == import_id]
     assert image["status"] == "deleted"
     result = AsyncResult(import_id, app=running.stack.app)
-    until(result.ready, "who holds the id is told")
+    until(result.ready, "the result is available")
     assert str(result.result.args[0]) == "CANCELED"
 
 
@@ -55,17 +55,17 @@ def test_retry_makes_a_new_attempt_under_the_same_id(running: Running) -> None:
     s3.upload_file(str(running.stack.folder / "good.qcow2"), "images", "late.qcow2")
     s3.close()
 
-    said = ims(running, "retry", import_id).stdout
+    output = ims(running, "retry", import_id).stdout
     record = ended(running, import_id, "SUCCEEDED")
 
     assert failed["attempts"] == 1
-    assert "attempt 2" in said
+    assert "attempt 2" in output
     assert (record["attempts"], record["error"]) == (2, None)
     result = AsyncResult(import_id, app=running.stack.app)
     until(lambda: result.state == "SUCCESS", "the id gives the new result")
 
 
-def test_a_job_that_failed_for_a_passing_reason_is_tried_again_by_itself(running: Running) -> None:
+def test_a_job_with_a_temporary_failure_is_retried_automatically(running: Running) -> None:
     fault = {"kind": "fail-top", "call": "create"}
     requests.post(f"{running.stack.cloud_url}/admin/faults", json=fault, timeout=10)
 
@@ -77,7 +77,7 @@ def test_a_job_that_failed_for_a_passing_reason_is_tried_again_by_itself(running
     assert any(reason.startswith("attempt 1 of 3 failed") for reason in reasons)
 
 
-def test_an_uncertain_import_waits_for_a_person_who_resolves_it(running: Running) -> None:
+def test_an_uncertain_import_waits_until_a_person_resolves_it(running: Running) -> None:
     fault = {"kind": "500-before", "call": "create"}
     requests.post(f"{running.stack.cloud_url}/admin/faults", json=fault, timeout=10)
 
@@ -105,7 +105,7 @@ def test_an_uncertain_import_can_be_given_up(running: Running) -> None:
     assert ended(running, import_id, "FAILED")["error"]["code"] == "RESOLVED.failed"
 
 
-def test_what_does_not_fit_is_said(running: Running) -> None:
+def test_a_decision_that_the_state_forbids_is_refused(running: Running) -> None:
     import_id = running.client.submit(a_body(name="done"))
     ended(running, import_id, "SUCCEEDED")
 
@@ -115,8 +115,8 @@ def test_what_does_not_fit_is_said(running: Running) -> None:
         assert f"import {import_id} is SUCCEEDED" in done.stderr
 
 
-def test_a_job_of_somebody_else_is_adopted_once_and_followed(running: Running) -> None:
-    job_id = a_job_of_somebody_else(running)
+def test_a_foreign_job_is_adopted_once_and_tracked(running: Running) -> None:
+    job_id = a_foreign_job(running)
 
     first, again = (
         ims(running, "adopt", job_id, "--name", "by-hand").stdout.strip() for _ in range(2)
@@ -128,7 +128,7 @@ def test_a_job_of_somebody_else_is_adopted_once_and_followed(running: Running) -
     assert record["image_id"]
 
 
-def a_job_of_somebody_else(running: Running, tag: str | None = None) -> str:
+def a_foreign_job(running: Running, tag: str | None = None) -> str:
     scope = {"project": {"name": QUICK.project, "domain": {"name": QUICK.domain}}}
     user = {"name": QUICK.user, "password": QUICK.password, "domain": {"name": QUICK.domain}}
     identity = {"methods": ["password"], "password": {"user": user}}
@@ -137,22 +137,22 @@ def a_job_of_somebody_else(running: Running, tag: str | None = None) -> str:
         f"{url}/v3/auth/tokens", json={"auth": {"identity": identity, "scope": scope}}, timeout=10
     )
     tags = {"image_tags": [{"key": "ims-import-id", "value": tag}]} if tag else {}
-    made = requests.post(
+    response = requests.post(
         f"{url}/v2/cloudimages/action",
         json={"name": "by-hand", "image_url": "images:good.qcow2", "min_disk": 40} | tags,
         headers={"X-Auth-Token": login.headers["X-Subject-Token"]},
         timeout=10,
     )
-    return str(made.json()["job_id"])
+    return str(response.json()["job_id"])
 
 
-def test_gc_lists_what_no_import_needs_and_deletes_it_only_if_told_to(running: Running) -> None:
+def test_gc_lists_orphaned_images_and_deletes_them_on_request(running: Running) -> None:
     good = running.client.submit(a_body(name="needed"))
     failed = running.client.submit(a_body(name="leaves-a-killed-image", image_url="images:no"))
     ended(running, good, "SUCCEEDED")
     ended(running, failed, "FAILED")
-    a_job_of_somebody_else(running, tag="another-installation")
-    until(lambda: len(leftover_of(running, "another-installation")) == 1, "its image is there")
+    a_foreign_job(running, tag="another-installation")
+    until(lambda: len(orphans_of(running, "another-installation")) == 1, "its image is there")
 
     listed = ims(running, "gc").stdout
     deleted = ims(running, "gc", "--yes").stdout
@@ -160,27 +160,25 @@ def test_gc_lists_what_no_import_needs_and_deletes_it_only_if_told_to(running: R
     assert "(killed): its import FAILED; kept" in listed
     assert running.client.get(good).image_id not in listed
     assert "its import FAILED; deleted" in deleted
-    assert leftover_of(running, failed) == []
-    assert len(leftover_of(running, "another-installation")) == 1
+    assert orphans_of(running, failed) == []
+    assert len(orphans_of(running, "another-installation")) == 1
     assert json.loads(ims(running, "gc", "--json").stdout)["deleted"] == []
 
 
 @pytest.mark.parametrize("command", ["gc", "resume"])
-def test_a_cloud_that_no_worker_knows_is_named_with_those_that_are(
-    running: Running, command: str
-) -> None:
+def test_an_unknown_cloud_is_reported_with_the_known_ones(running: Running, command: str) -> None:
     done = ims(running, command, "--cloud", "nosuch", expected=1)
 
     assert "no entry 'nosuch' in this worker's clouds.yaml; known: sandbox" in done.stderr
     assert "Traceback" not in done.stderr
 
 
-def leftover_of(running: Running, import_id: str) -> list[Any]:
+def orphans_of(running: Running, import_id: str) -> list[Any]:
     found = json.loads(ims(running, "gc", "--json").stdout)["leftovers"]
     return [leftover for leftover in found if leftover["import_id"] == import_id]
 
 
-def test_prune_forgets_what_ended_long_ago_and_nothing_else(running: Running) -> None:
+def test_prune_deletes_only_finished_imports(running: Running) -> None:
     done = running.client.submit(a_body(image_url="images:broken.qcow2"))
     until(
         lambda: running.ledger.imports.is_reported(done),
@@ -200,7 +198,7 @@ def test_prune_forgets_what_ended_long_ago_and_nothing_else(running: Running) ->
     assert running.find(open_one) is not None
 
 
-def test_corrected_credentials_are_tried_at_resume() -> None:
+def test_resume_retries_corrected_credentials() -> None:
     with Running.start(wrong_password=True) as running:
         import_id = running.client.submit(a_body())
         until(lambda: running.states([import_id]) == ["WAITING"], "it waits")
@@ -210,8 +208,8 @@ def test_corrected_credentials_are_tried_at_resume() -> None:
             json.dumps(json.loads(clouds.read_text())).replace("wrong-password", QUICK.password)
         )
 
-        said = ims(running, "resume").stdout
+        output = ims(running, "resume").stdout
         ended(running, import_id, "SUCCEEDED")
 
     assert refused == 1
-    assert "imports resumed for the default cloud: 1" in said
+    assert "imports resumed for the default cloud: 1" in output

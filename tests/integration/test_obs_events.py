@@ -1,4 +1,4 @@
-"""News of objects over HTTP: from SMN, signed, and from MinIO or Ceph, with a key."""
+"""Object events over HTTP: signed ones from SMN, and from MinIO or Ceph with a key."""
 
 import base64
 import json
@@ -29,32 +29,34 @@ NEVER = "3600"
 
 @dataclass(slots=True)
 class Smn:
-    """SMN as its guide describes it: signs messages, shows its certificate, takes confirmations."""
+    """SMN as in its guide: signs messages, serves its certificate, accepts confirmations."""
 
     key: RSAPrivateKey
     port: int
     confirmed: list[str] = field(default_factory=list)
-    away: bool = False
+    unavailable: bool = False
 
     @property
     def url(self) -> str:
         return f"https://localhost:{self.port}"
 
     def message(self, type: str, **facts: Any) -> dict[str, Any]:  # noqa: A002  # SMN's own word
-        told = {
+        message = {
             "type": type, "message_id": "m-1", "topic_urn": TOPIC, "message": "hello",
             "timestamp": "2026-11-24T12:00:00Z", "signature_version": "v1",
             "signing_cert_url": f"{self.url}/smn/SMN.pem",
         } | facts  # fmt: skip
         if type == "SubscriptionConfirmation":
-            told.setdefault("subscribe_url", f"{self.url}/smn/confirm?token=abc")
+            message.setdefault("subscribe_url", f"{self.url}/smn/confirm?token=abc")
         fields = {"message", "message_id", "timestamp", "topic_urn", "type"}
         fields |= {"subject"} if type == "Notification" else {"subscribe_url"}
-        said = "".join(f"{name}\n{told[name]}\n" for name in sorted(fields) if told.get(name))
-        signature = self.key.sign(said.encode(), PKCS1v15(), SHA256())
-        return told | {"signature": base64.b64encode(signature).decode()}
+        signed = "".join(
+            f"{name}\n{message[name]}\n" for name in sorted(fields) if message.get(name)
+        )
+        signature = self.key.sign(signed.encode(), PKCS1v15(), SHA256())
+        return message | {"signature": base64.b64encode(signature).decode()}
 
-    def news(self, key: str, **facts: Any) -> dict[str, Any]:
+    def event(self, key: str, **facts: Any) -> dict[str, Any]:
         return self.message("Notification", message=json.dumps(records(key)), **facts)
 
 
@@ -77,9 +79,9 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> Certificate:
 def smn(certificate: Certificate) -> Iterator[Smn]:
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            if "confirm" in self.path and not made.away:
-                made.confirmed.append(self.path)
-            self.send_response(503 if made.away else 200)
+            if "confirm" in self.path and not fake.unavailable:
+                fake.confirmed.append(self.path)
+            self.send_response(503 if fake.unavailable else 200)
             self.end_headers()
             self.wfile.write(certificate.file.read_bytes())
 
@@ -88,10 +90,10 @@ def smn(certificate: Certificate) -> Iterator[Smn]:
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.socket = certificate.for_a_server().wrap_socket(server.socket, server_side=True)
-    made = Smn(certificate.key, server.server_address[1])
+    fake = Smn(certificate.key, server.server_address[1])
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
     thread.start()
-    yield made
+    yield fake
     server.shutdown()
     server.server_close()
     thread.join()
@@ -99,7 +101,7 @@ def smn(certificate: Certificate) -> Iterator[Smn]:
 
 @pytest.fixture(scope="module")
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
-    """A worker that would list its bucket once an hour: what is found sooner, it was told of."""
+    """A worker that lists its bucket once an hour, so that earlier imports come from events."""
     rules = tmp_path_factory.mktemp("rules") / "watch.yaml"
     rule = {"name": "news", "bucket": "images", "prefix": "in/", "request": {"min_disk": 40}}
     rules.write_text(yaml.safe_dump({"version": 1, "rules": [rule]}))
@@ -109,8 +111,8 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
 
 
 @pytest.fixture(scope="module")
-def door(running: Running, smn: Smn, certificate: Certificate) -> Iterator[str]:
-    """An API that trusts this SMN's certificate and takes one topic."""
+def events_url(running: Running, smn: Smn, certificate: Certificate) -> Iterator[str]:
+    """The URL of an API that trusts the certificate of this SMN and accepts one topic."""
     port = free_port()
     env = running.stack.env | {
         "REQUESTS_CA_BUNDLE": str(certificate.file),
@@ -132,7 +134,7 @@ def post(url: str, body: Any, key: str | None = None) -> tuple[int, Any]:
 
 
 def put(running: Running, key: str) -> Callable[[], bool]:
-    """Put a good file there; what is returned says whether it was imported."""
+    """Upload a valid file; returns a function that checks whether it was imported."""
     good = (running.stack.folder / "good.qcow2").read_bytes() + key.encode()
     running.stack.s3().put_object(Bucket="images", Key=key, Body=good)
     url = f"images:{key}"
@@ -142,30 +144,36 @@ def put(running: Running, key: str) -> Callable[[], bool]:
 # --- SMN ------------------------------------------------------------------------------------
 
 
-def test_a_subscription_is_confirmed(door: str, smn: Smn) -> None:
-    status, told = post(door, smn.message("SubscriptionConfirmation"))
+def test_a_subscription_is_confirmed(events_url: str, smn: Smn) -> None:
+    status, receipt = post(events_url, smn.message("SubscriptionConfirmation"))
 
-    assert (status, told) == (202, {"objects": 0, "confirmed": True})
+    assert (status, receipt) == (202, {"objects": 0, "confirmed": True})
     assert smn.confirmed == ["/smn/confirm?token=abc"]
 
 
 @pytest.mark.parametrize("subject", [None, "", "OBS"])
-def test_signed_news_of_an_object_start_its_import(
-    running: Running, door: str, smn: Smn, subject: str | None
+def test_a_signed_object_event_starts_an_import(
+    running: Running, events_url: str, smn: Smn, subject: str | None
 ) -> None:
     key = f"in/smn-{subject}.qcow2"
     imported = put(running, key)
 
-    assert post(door, smn.news(key, subject=subject)) == (202, {"objects": 1, "confirmed": False})
+    assert post(events_url, smn.event(key, subject=subject)) == (
+        202,
+        {"objects": 1, "confirmed": False},
+    )
     until(imported, "it was imported")
 
 
-def test_words_and_goodbyes_start_nothing(door: str, smn: Smn) -> None:
+def test_text_and_unsubscriptions_start_no_import(events_url: str, smn: Smn) -> None:
     nothing = (202, {"objects": 0, "confirmed": False})
 
-    assert post(door, smn.message("Notification")) == nothing
-    assert post(door, smn.message("Notification", message='{"Event": "s3:TestEvent"}')) == nothing
-    assert post(door, smn.message("UnsubscribeConfirmation", subscribe_url="x")) == nothing
+    assert post(events_url, smn.message("Notification")) == nothing
+    assert (
+        post(events_url, smn.message("Notification", message='{"Event": "s3:TestEvent"}'))
+        == nothing
+    )
+    assert post(events_url, smn.message("UnsubscribeConfirmation", subscribe_url="x")) == nothing
 
 
 @pytest.mark.parametrize(
@@ -183,39 +191,39 @@ def test_words_and_goodbyes_start_nothing(door: str, smn: Smn) -> None:
         ({"signing_cert_url": "https://[::1/"}, "its signing_cert_url is not at"),
     ],
 )
-def test_what_smn_did_not_sign_for_us_is_refused(
-    door: str, smn: Smn, change: dict[str, Any], why: str
+def test_messages_without_a_valid_signature_or_topic_are_rejected(
+    events_url: str, smn: Smn, change: dict[str, Any], why: str
 ) -> None:
-    status, problem = post(door, smn.news("in/a") | change)
+    status, problem = post(events_url, smn.event("in/a") | change)
 
     assert (status, why in problem["detail"]) == (401, True), problem
 
 
-def test_a_signed_confirmation_leads_nowhere_else(door: str, smn: Smn) -> None:
+def test_a_confirmation_url_of_another_host_is_rejected(events_url: str, smn: Smn) -> None:
     message = smn.message("SubscriptionConfirmation", subscribe_url="https://evil.example/")
 
-    status, problem = post(door, message)
+    status, problem = post(events_url, message)
 
     assert (status, "its subscribe_url is not at" in problem["detail"]) == (401, True)
 
 
-def test_while_smn_is_away_it_is_asked_to_come_again(door: str, smn: Smn) -> None:
-    smn.away = True
+def test_an_outage_of_smn_is_503(events_url: str, smn: Smn) -> None:
+    smn.unavailable = True
     try:
-        status, problem = post(door, smn.message("SubscriptionConfirmation"))
-        unknown = smn.news("in/a") | {"signing_cert_url": f"{smn.url}/new.pem"}
-        assert post(door, unknown)[0] == 503
+        status, problem = post(events_url, smn.message("SubscriptionConfirmation"))
+        unknown = smn.event("in/a") | {"signing_cert_url": f"{smn.url}/new.pem"}
+        assert post(events_url, unknown)[0] == 503
     finally:
-        smn.away = False
+        smn.unavailable = False
 
     assert (status, "returned HTTP 503" in problem["detail"]) == (503, True)
 
 
-def test_without_topics_nothing_of_smn_is_taken(running: Running, smn: Smn) -> None:
+def test_without_topics_messages_of_smn_are_rejected(running: Running, smn: Smn) -> None:
     api = running.stack.api
     assert api is not None
 
-    status, problem = post(f"{api.url}/v1/events/obs", smn.news("in/a"))
+    status, problem = post(f"{api.url}/v1/events/obs", smn.event("in/a"))
 
     assert (status, "name it in IMS_IMPORT_SMN_TOPICS" in problem["detail"]) == (401, True)
 
@@ -223,8 +231,8 @@ def test_without_topics_nothing_of_smn_is_taken(running: Running, smn: Smn) -> N
 # --- MinIO, Ceph ----------------------------------------------------------------------------
 
 
-def test_news_with_a_key_start_imports_however_the_storage_writes_them(
-    running: Running, door: str
+def test_events_with_a_key_start_imports_in_either_key_encoding(
+    running: Running, events_url: str
 ) -> None:
     api = running.stack.api
     assert api is not None
@@ -233,33 +241,33 @@ def test_news_with_a_key_start_imports_however_the_storage_writes_them(
         "in%2Fminio%2B1.qcow2", event="s3:ObjectCreated:Put"
     )
 
-    assert post(door, minio, api.key) == (202, {"objects": 1, "confirmed": False})
-    assert post(door, records("in/ceph+2.qcow2"), api.key)[0] == 202
+    assert post(events_url, minio, api.key) == (202, {"objects": 1, "confirmed": False})
+    assert post(events_url, records("in/ceph+2.qcow2"), api.key)[0] == 202
 
     until(lambda: all(one() for one in imported), "both were imported")
 
 
-def test_other_news_start_nothing(running: Running, door: str) -> None:
+def test_other_events_start_no_import(running: Running, events_url: str) -> None:
     api = running.stack.api
     assert api is not None
 
     gone = records("in/a", event="s3:ObjectRemoved:Delete")
 
-    assert post(door, gone, api.key) == (202, {"objects": 0, "confirmed": False})
+    assert post(events_url, gone, api.key) == (202, {"objects": 0, "confirmed": False})
 
 
-def test_without_a_key_unsigned_news_are_refused(door: str) -> None:
-    assert post(door, records("in/a"))[0] == 401
-    assert post(door, records("in/a"), "ims_wrong_key")[0] == 401
+def test_unsigned_events_without_a_key_are_rejected(events_url: str) -> None:
+    assert post(events_url, records("in/a"))[0] == 401
+    assert post(events_url, records("in/a"), "ims_wrong_key")[0] == 401
 
 
-def test_a_key_that_may_only_read_is_refused(running: Running, door: str) -> None:
-    made = running.stack.run("keys", "create", "--name", "reader", "--scope", "read")
+def test_a_key_without_the_scope_submit_is_rejected(running: Running, events_url: str) -> None:
+    created = running.stack.run("keys", "create", "--name", "reader", "--scope", "read")
 
-    assert post(door, records("in/a"), made.stdout.strip())[0] == 403
+    assert post(events_url, records("in/a"), created.stdout.strip())[0] == 403
 
 
-def test_a_client_over_http_can_say_it_too(running: Running) -> None:
+def test_a_client_reports_an_object_over_http(running: Running) -> None:
     api = running.stack.api
     assert api is not None
     imported = put(running, "in/from-a-client.qcow2")

@@ -1,4 +1,4 @@
-"""Every command over HTTP: with an address and a key alone, neither ledger nor Redis in reach."""
+"""The commands over HTTP: with a URL and a key only; neither ledger nor Redis is reachable."""
 
 import json
 import socket
@@ -16,7 +16,7 @@ from running import Running, until
 
 from ims_producer import Client
 
-NOWHERE = {
+UNREACHABLE = {
     "IMS_IMPORT_LEDGER_URL": "postgresql+psycopg://nobody@127.0.0.1:1/none",
     "IMS_IMPORT_REDIS_URL": "redis://127.0.0.1:1/0",
 }
@@ -29,16 +29,16 @@ def running() -> Iterator[Running]:
 
 
 @pytest.fixture
-def away(running: Running) -> dict[str, str]:
-    """What somebody elsewhere has in the environment."""
+def remote(running: Running) -> dict[str, str]:
+    """The environment of a remote user."""
     api = running.stack.api
     assert api is not None
     reached = {"IMS_IMPORT_API_URL": api.url, "IMS_IMPORT_API_KEY": api.key}
-    return running.stack.env | NOWHERE | reached
+    return running.stack.env | UNREACHABLE | reached
 
 
 class Ims:
-    """The command line with an environment of its own."""
+    """The command line with its own environment."""
 
     def __init__(self, running: Running, env: dict[str, str]) -> None:
         self.running, self.env = running, env
@@ -55,14 +55,14 @@ class Ims:
 
 
 @pytest.fixture
-def ims(running: Running, away: dict[str, str]) -> Ims:
-    return Ims(running, away)
+def ims(running: Running, remote: dict[str, str]) -> Ims:
+    return Ims(running, remote)
 
 
 SUBMIT = ("submit", "images:good.qcow2", "--min-disk", "40")
 
 
-def test_submit_waits_and_says_the_same_as_where_the_ledger_is(running: Running, ims: Ims) -> None:
+def test_commands_print_the_same_as_with_direct_access(running: Running, ims: Ims) -> None:
     done = ims(*SUBMIT, "--name", "away", "--wait", "--json")
     import_id = json.loads(done.stdout)["id"]
 
@@ -72,7 +72,7 @@ def test_submit_waits_and_says_the_same_as_where_the_ledger_is(running: Running,
     assert "SUBMITTING → RUNNING" in ims("show", import_id, "--events").stdout
 
 
-def test_a_failed_import_ends_with_1_and_can_be_tried_again(ims: Ims) -> None:
+def test_a_failed_import_exits_with_1_and_can_be_retried(ims: Ims) -> None:
     broken = ("submit", "images:broken.qcow2", "--min-disk", "40", "--name", "broken")
     done = ims(*broken, "--wait", expected=1)
     import_id = done.stdout.split()[0]
@@ -113,14 +113,14 @@ def test_manifests(ims: Ims, tmp_path: Path) -> None:
     assert "dropped   m-2" in again.stderr
 
 
-def test_what_operators_do(running: Running, ims: Ims) -> None:
+def test_administration(running: Running, ims: Ims) -> None:
     assert "images that no import needs" in ims("gc").stdout
     assert "no entry 'nosuch'" in ims("gc", "--cloud", "nosuch", expected=1).stderr
     assert "imports resumed for the default cloud: 0" in ims("resume").stdout
     assert "that would be deleted: 0" in ims("prune", "--older-than", "90d", "--dry-run").stdout
-    made = json.loads(ims("keys", "create", "--name", "x", "--scope", "read", "--json").stdout)
-    assert made["id"] in ims("keys", "list").stdout
-    assert "is revoked" in ims("keys", "revoke", made["id"]).stdout
+    created = json.loads(ims("keys", "create", "--name", "x", "--scope", "read", "--json").stdout)
+    assert created["id"] in ims("keys", "list").stdout
+    assert "is revoked" in ims("keys", "revoke", created["id"]).stdout
     ims("keys", "revoke", "abc", expected=2)
     checks = ims("doctor").stdout
     assert "ok    api" in checks
@@ -128,24 +128,24 @@ def test_what_operators_do(running: Running, ims: Ims) -> None:
     assert running.client.keys()[-1].revoked_at is not None
 
 
-def test_no_key_a_wrong_key_and_a_key_without_the_scope_are_4(
-    running: Running, ims: Ims, away: dict[str, str]
+def test_a_missing_key_or_scope_exits_with_4(
+    running: Running, ims: Ims, remote: dict[str, str]
 ) -> None:
-    nobody = Ims(running, {k: v for k, v in away.items() if k != "IMS_IMPORT_API_KEY"})
+    anonymous = Ims(running, {k: v for k, v in remote.items() if k != "IMS_IMPORT_API_KEY"})
     reader = json.loads(ims("keys", "create", "--name", "r", "--scope", "read", "--json").stdout)
-    limited = Ims(running, away | {"IMS_IMPORT_API_KEY": reader["key"]})
+    limited = Ims(running, remote | {"IMS_IMPORT_API_KEY": reader["key"]})
 
-    assert "the API key is missing" in nobody("list", expected=4).stderr
+    assert "the API key is missing" in anonymous("list", expected=4).stderr
     assert "lacks the required scope submit" in limited(*SUBMIT, "--name", "a", expected=4).stderr
-    assert "api" in nobody("doctor", expected=4).stdout
+    assert "api" in anonymous("doctor", expected=4).stdout
 
 
-def test_a_cloud_that_the_api_does_not_ask_is_said_and_the_ledger_is_believed(
-    running: Running, ims: Ims, away: dict[str, str], tmp_path: Path
+def test_plan_uses_only_the_ledger_for_a_cloud_that_the_key_does_not_allow(
+    running: Running, ims: Ims, remote: dict[str, str], tmp_path: Path
 ) -> None:
     create = ("keys", "create", "--name", "l", "--scope", "read", "--cloud", "sandbox", "--json")
-    made = json.loads(ims(*create).stdout)
-    limited = Ims(running, away | {"IMS_IMPORT_API_KEY": made["key"]})
+    created = json.loads(ims(*create).stdout)
+    limited = Ims(running, remote | {"IMS_IMPORT_API_KEY": created["key"]})
     file = tmp_path / "images.yaml"
     file.write_text(yaml.safe_dump({"version": 1, "images": [a_body(name="not-asked")]}))
 
@@ -155,34 +155,34 @@ def test_a_cloud_that_the_api_does_not_ask_is_said_and_the_ledger_is_believed(
     assert "note: images of the default cloud are unknown: " in done.stderr
 
 
-def test_an_api_that_is_not_there_is_5(running: Running, away: dict[str, str]) -> None:
-    nowhere = Ims(running, away | {"IMS_IMPORT_API_URL": "http://127.0.0.1:1"})
+def test_an_unreachable_api_exits_with_5(running: Running, remote: dict[str, str]) -> None:
+    unreachable = Ims(running, remote | {"IMS_IMPORT_API_URL": "http://127.0.0.1:1"})
 
-    done = nowhere(*SUBMIT, "--name", "a", expected=5)
+    done = unreachable(*SUBMIT, "--name", "a", expected=5)
 
     assert "API http://127.0.0.1:1" in done.stderr
     assert done.stdout == ""
 
 
-def test_something_else_at_the_address_is_said(running: Running, away: dict[str, str]) -> None:
-    wrong = Ims(running, away | {"IMS_IMPORT_API_URL": running.stack.cloud_url})
+def test_another_service_at_the_url_is_reported(running: Running, remote: dict[str, str]) -> None:
+    wrong = Ims(running, remote | {"IMS_IMPORT_API_URL": running.stack.cloud_url})
 
     assert "not a response of this version's API" in wrong("list", expected=5).stderr
 
 
 @contextmanager
-def losing_the_first_answer(port: int) -> Iterator[str]:
-    """A proxy that passes on every request and drops the first answer."""
+def losing_the_first_response(port: int) -> Iterator[str]:
+    """A proxy that forwards every request and drops the first response."""
     lost = threading.Event()
 
     class Handler(socketserver.BaseRequestHandler):
         def handle(self) -> None:
-            asked = self.request.recv(65536)
+            request = self.request.recv(65536)
             with socket.create_connection(("127.0.0.1", port), timeout=10) as upstream:
-                upstream.sendall(asked.replace(b"keep-alive", b"close"))
-                answer = b"".join(iter(lambda: upstream.recv(65536), b""))
+                upstream.sendall(request.replace(b"keep-alive", b"close"))
+                response = b"".join(iter(lambda: upstream.recv(65536), b""))
             if lost.is_set():
-                self.request.sendall(answer)
+                self.request.sendall(response)
             lost.set()
 
     with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Handler) as server:
@@ -192,14 +192,14 @@ def losing_the_first_answer(port: int) -> Iterator[str]:
     assert lost.is_set()
 
 
-def test_asking_again_after_a_lost_answer_makes_no_second_import(running: Running) -> None:
+def test_a_retry_after_a_lost_response_creates_no_second_import(running: Running) -> None:
     api = running.stack.api
     assert api is not None
     port = int(api.url.rpartition(":")[2])
-    with losing_the_first_answer(port) as url:
+    with losing_the_first_response(port) as url:
         settings = running.stack.settings(api_url=url, api_key=api.key)
         with Client(settings) as client:
-            asked = client.submit_import(a_body(name="once"))
+            submission = client.submit_import(a_body(name="once"))
 
-    assert not asked.created
-    assert [record.id for record in running.client.list(name="once")] == [asked.record.id]
+    assert not submission.created
+    assert [record.id for record in running.client.list(name="once")] == [submission.record.id]

@@ -4,7 +4,7 @@ import logging
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Annotated, Any, Final
+from typing import Annotated, Final
 
 from fastapi import Depends, FastAPI, Request, Response
 from fastapi.concurrency import run_in_threadpool
@@ -145,7 +145,7 @@ def unauthenticated(detail: str) -> ProblemError:
     return ProblemError(ProblemCode.UNAUTHENTICATED, detail, headers=_CHALLENGE)
 
 
-def requires(scope: Scope) -> Any:
+def requires(scope: Scope) -> object:
     """A dependency: the caller, whose key must have this scope."""
 
     async def caller(

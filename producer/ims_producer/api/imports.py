@@ -101,7 +101,7 @@ def submit(
 
 
 def _submit(
-    backend: Backend, caller: Caller, raw: Mapping[str, Any], key: str | None
+    backend: Backend, caller: Caller, raw: Mapping[str, object], key: str | None
 ) -> Submission:
     request = parse_request(raw, strict=True)
     caller.ensure_cloud(request.cloud)
@@ -214,7 +214,7 @@ def get_events(
     last_event_id: Annotated[
         EventNumber | Absent, Header(description="Continue behind this event.")
     ] = None,
-) -> Any:
+) -> Events | Response:
     """All events so far, as JSON. With `Accept: text/event-stream`, server-sent events until the
     import ends: `progress` events have no id, and a comment every 15 s keeps the connection open.
     """

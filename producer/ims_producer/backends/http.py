@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from functools import cached_property
 from http import HTTPStatus
-from typing import Any, Final, TypeVar
+from typing import Final, TypeVar
 from urllib.parse import quote
 
 import requests
@@ -58,7 +58,7 @@ _COLLECTIONS: Final[Mapping[Kind, str]] = {
     "delivery": "/v1/deliveries",
 }
 Body = Mapping[str, object]
-Query = Mapping[str, object]
+Query = Mapping[str, str | int | Sequence[str] | None]
 Model = TypeVar("Model", bound=BaseModel)
 
 
@@ -122,7 +122,7 @@ class HttpBackend:
     def list_imports(
         self, filters: ImportFilter, *, limit: int, before: str | None
     ) -> list[ImportRecord]:
-        query: dict[str, object] = {
+        query: dict[str, str | int | Sequence[str] | None] = {
             "state": [*filters.states],
             "name": filters.name,
             "cloud": filters.cloud,
@@ -204,7 +204,12 @@ class HttpBackend:
 
     def _execute(self, action: str, body: Body, timeout: float, report: type[Model]) -> Model:
         path = f"/v1/clouds:{action}"
-        response = self._send("POST", path, body=body, repeat=False, timeout=timeout + CONNECT_S)
+        try:
+            response = self._send("POST", path, body=body, repeat=False, timeout=timeout)
+        except ApiUnavailable as exc:
+            if isinstance(exc.__cause__, requests.ReadTimeout):
+                raise WorkerUnavailable(f"no worker answered within {timeout:.0f} s") from exc
+            raise
         return _parse(report, response)
 
     def notify_object(self, bucket: str, key: str) -> None:
@@ -292,7 +297,7 @@ class HttpBackend:
     def check_ledger(self, *, migrate: bool) -> Check:
         self._refuse_migration(migrate=migrate)
         try:
-            response = self._request("GET", "/readyz", self._once)
+            response = self._request(self._once, "GET", "/readyz")
             ledger = _parse(Readiness, response).ledger
         except ApiUnavailable as exc:
             return self._unreachable(exc)
@@ -330,7 +335,7 @@ class HttpBackend:
         """Send a request and return the response; raise what the direct backend would."""
         session = self._retrying if repeat else self._once
         response = self._request(
-            method, path, session, json=body, params=query, headers=headers, timeout=timeout
+            session, method, path, body=body, query=query, headers=headers, timeout=timeout
         )
         is_json = response.headers.get("Content-Type", "").startswith("application/json")
         if response.status_code != HTTPStatus.NO_CONTENT and not (response.ok and is_json):
@@ -339,20 +344,24 @@ class HttpBackend:
 
     def _request(
         self,
+        session: requests.Session,
         method: str,
         path: str,
-        session: requests.Session,
         *,
+        body: Body | None = None,
+        query: Query | None = None,
+        headers: Mapping[str, str] | None = None,
         timeout: float = RESPONSE_S,
-        **options: Any,  # what `requests` takes
     ) -> requests.Response:
         try:
             return session.request(
                 method,
                 self._url + path,
+                json=body,
+                params=query,
+                headers=headers,
                 timeout=(CONNECT_S, timeout),
                 allow_redirects=False,
-                **options,
             )
         except requests.RequestException as exc:
             raise ApiUnavailable(f"API {self._url}: {type(exc).__name__}") from exc

@@ -29,7 +29,7 @@ class Submission:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImportFilter:
-    """Which imports a list contains; every given field must match."""
+    """The imports that a list contains: those that match every field that is set."""
 
     states: Collection[State] = ()
     name: str | None = None
