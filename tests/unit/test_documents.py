@@ -1,5 +1,6 @@
 """The documents match the product: links, commands, targets, settings, HTTP paths and states."""
 
+import ast
 import json
 import re
 import runpy
@@ -121,3 +122,35 @@ def test_hooks_run_the_tools_of_the_environment() -> None:
         if not hook.get("pass_filenames", True):
             command = " ".join([tool.replace(".venv/bin", "$(BIN)"), *arguments])
             assert f"\t{command}\n" in makefile, "a hook and `make lint` run the same command"
+
+
+def names_in(path: Path) -> set[str]:
+    """Functions, classes and methods (`Class.method`) that a module defines."""
+    definitions = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
+    tree = ast.parse(path.read_text())
+    top = [node for node in tree.body if isinstance(node, definitions)]
+    classes = [node for node in top if isinstance(node, ast.ClassDef)]
+    methods = {
+        f"{node.name}.{method.name}"
+        for node in classes
+        for method in node.body
+        if isinstance(method, definitions)
+    }
+    return {node.name for node in top} | methods
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_every_file_and_function_exists(page: Path) -> None:
+    folders = {path.name for path in ROOT.iterdir() if path.is_dir()} - {".venv"}
+    quoted = re.findall(r"`([\w./-]+?)(?:::([\w.]+))?`", page.read_text())
+
+    missing = [
+        f"{path}::{name}" if name else path
+        for path, name in quoted
+        if path.partition("/")[0] in folders
+        and "/" in path
+        and not path.startswith("deploy/secrets")
+        and (not (ROOT / path).exists() or (name and name not in names_in(ROOT / path)))
+    ]
+
+    assert missing == []
