@@ -31,7 +31,7 @@ from ims_producer import Client
 from ims_sandbox.cloud import CloudOptions
 from ims_sandbox.stack import Stack
 from ims_worker.adapters.otc.clouds import OpenStackClouds
-from ims_worker.bootstrap import patience
+from ims_worker.bootstrap import polling_policy
 from ims_worker.decisions import JobRuns, interpret_job, progress_of
 from ims_worker.ports import ImageService
 
@@ -145,7 +145,7 @@ def plainly(stack: Stack, count: int, threads: int) -> None:
     service = OpenStackClouds(settings).service(None)
     # The queue's worker is logged in before the clock starts; so are these.
     service.project()
-    pauses = patience(settings)
+    pauses = polling_policy(settings)
 
     def one(number: int) -> None:
         job_id = service.create_image(_request(number), import_id=f"plain-{number}")

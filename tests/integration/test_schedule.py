@@ -69,7 +69,7 @@ def test_a_leased_import_is_not_due(due: DueSchedule, leases: Leases) -> None:
 
 def test_a_due_import_is_claimed_once(due: DueSchedule, leases: Leases) -> None:
     lease, live = a_lease(leases)
-    leases.reschedule(lease, after=NOW, live=live)
+    leases.reschedule(lease, after=NOW, poll_state=live)
 
     with ThreadPoolExecutor(8) as threads:
         claims = [
@@ -81,7 +81,7 @@ def test_a_due_import_is_claimed_once(due: DueSchedule, leases: Leases) -> None:
 
 def test_a_claim_makes_the_earlier_message_stale(due: DueSchedule, leases: Leases) -> None:
     lease, live = a_lease(leases)
-    leases.reschedule(lease, after=NOW, live=live)
+    leases.reschedule(lease, after=NOW, poll_state=live)
     [claim] = due.claim(10)
 
     assert leases.acquire("a", lease.generation) is None
@@ -90,7 +90,7 @@ def test_a_claim_makes_the_earlier_message_stale(due: DueSchedule, leases: Lease
 
 def test_a_message_delivered_twice_acquires_once(due: DueSchedule, leases: Leases) -> None:
     lease, live = a_lease(leases)
-    leases.reschedule(lease, after=NOW, live=live)
+    leases.reschedule(lease, after=NOW, poll_state=live)
     [claim] = due.claim(10)
 
     assert [leases.acquire("a", claim.generation) is None for _ in range(2)] == [False, True]
@@ -98,10 +98,10 @@ def test_a_message_delivered_twice_acquires_once(due: DueSchedule, leases: Lease
 
 def test_a_stale_lease_cannot_set_the_due_time(due: DueSchedule, leases: Leases) -> None:
     lease, live = a_lease(leases)
-    leases.reschedule(lease, after=NOW, live=live)
+    leases.reschedule(lease, after=NOW, poll_state=live)
     [claim] = due.claim(10)
 
-    assert leases.reschedule(lease, after=LATER, live=live) is False
+    assert leases.reschedule(lease, after=LATER, poll_state=live) is False
     assert leases.acquire("a", claim.generation) is not None
 
 
@@ -137,7 +137,7 @@ def test_the_poll_state_survives_between_polls(due: DueSchedule, leases: Leases)
     live = PollState(
         polls=3, progress=Progress(percent=40, source="ims", eta_s=9), status_text="RUNNING"
     )
-    leases.reschedule(lease, after=NOW, live=live)
+    leases.reschedule(lease, after=NOW, poll_state=live)
     [claim] = due.claim(10)
 
     assert due.poll_states(["a", "b"]) == [live, PollState()]

@@ -13,7 +13,7 @@ from fakes import FakeClouds, FakeCooldowns
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from ims_client import PROJECT, Reply, Wire, client_on, dropped
-from unit.test_importer import QUICK_SETTINGS, Clock, Told
+from unit.test_importer import QUICK_SETTINGS, Clock, Scenario
 from unit.test_responses import BODIES
 
 from ims_ledger import Ledger
@@ -117,8 +117,8 @@ def ledger(tmp_path: Path) -> Iterator[Ledger]:
     ledger.close()
 
 
-class ToldByAnyone(Told):
-    """A story whose cloud may say anything."""
+class AnyResponses(Scenario):
+    """A scenario whose cloud may say anything."""
 
     def __init__(self, ledger: Ledger, answers: Iterator[Drawn]) -> None:
         self.ledger, self.clock = ledger, Clock()
@@ -130,7 +130,7 @@ class ToldByAnyone(Told):
             transitions=ledger.transitions,
             clouds=FakeClouds(client_on(self.talk)),
             cooldowns=FakeCooldowns(self.clock),
-            patience=QUICK_SETTINGS,
+            policy=QUICK_SETTINGS,
             max_active=10_000,
             uncertain_policy="resubmit",
             now=self.clock,
@@ -141,7 +141,7 @@ class ToldByAnyone(Told):
         for _ in range(steps):
             if self.now.state.terminal:
                 return
-            self.submit() if self.now.state in {"QUEUED", "WAITING"} else self.look()
+            self.submit() if self.now.state in {"QUEUED", "WAITING"} else self.poll()
             self.clock.now += max([timedelta(seconds=30), *self.pauses[-1:]])
 
 
@@ -150,11 +150,11 @@ class ToldByAnyone(Told):
 )
 @given(answers=st.lists(REPLIES, min_size=1, max_size=12))
 def test_whatever_the_cloud_answers(ledger: Ledger, answers: list[Drawn]) -> None:
-    story = ToldByAnyone(ledger, itertools.cycle(answers))
+    scenario = AnyResponses(ledger, itertools.cycle(answers))
 
-    story.goes_on(30)
+    scenario.goes_on(30)
 
-    end, talk = story.now, story.talk
+    end, talk = scenario.now, scenario.talk
     assert talk.posts_without_a_look() == 0
     match str(end.state):
         case "SUCCEEDED":

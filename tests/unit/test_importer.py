@@ -1,4 +1,4 @@
-"""The story of one import, step by step, with a cloud that behaves and a clock that is set."""
+"""One import, step by step, with a simulated cloud and a clock that the test sets."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -11,6 +11,7 @@ from builders import a_body
 from fakes import FakeClouds, FakeCooldowns, a_failure, busy, refused
 from ims_client import PROJECT
 from simulated_ims import SimulatedIms
+from sqlalchemy import text
 
 from ims_config.import_request import parse_request
 from ims_config.records import ErrorClass, ImportResult, State
@@ -39,8 +40,8 @@ class Clock:
         return self.now
 
 
-class Told:
-    """An import and what was done to it: the words the tests are told in."""
+class Scenario:
+    """An import, its ledger, cloud and clock, and the pauses between its steps."""
 
     def __init__(self, ledger: Ledger, cloud: SimulatedIms, clock: Clock) -> None:
         self.ledger, self.cloud, self.clock = ledger, cloud, clock
@@ -49,7 +50,7 @@ class Told:
             transitions=ledger.transitions,
             clouds=FakeClouds(cloud),
             cooldowns=FakeCooldowns(clock),
-            patience=QUICK_SETTINGS,
+            policy=QUICK_SETTINGS,
             max_active=2,
             uncertain_policy="resubmit",
             now=clock,
@@ -58,107 +59,113 @@ class Told:
         self.id = self.record()
 
     def start(self) -> None:
-        self.live = PollState()
+        self.poll_state = PollState()
         self.pauses: list[timedelta] = []
 
     def record(self, **differences: Any) -> str:
         record, _ = self.ledger.imports.record(parse_request(a_body(**differences)))
         return record.id
 
+    def change_stored_request(self, path: str, value: object) -> None:
+        changed = {"id": self.id, "path": path, "value": value}
+        with self.ledger._engine.begin() as db:
+            sql = "UPDATE imports SET request = json_set(request, :path, :value) WHERE id = :id"
+            db.execute(text(sql), changed)
+
     @property
     def now(self) -> ImportResult:
         return self.ledger.imports.get(self.id)
 
     def submit(self) -> ImportResult:
-        return self._took(self.importer.submit(self.id))
+        return self._remember(self.importer.submit(self.id))
 
-    def look(self) -> ImportResult:
-        return self._took(self.importer.poll(self.id, self.live))
+    def poll(self) -> ImportResult:
+        return self._remember(self.importer.poll(self.id, self.poll_state))
 
-    def _took(self, step: Finished | PollAgain) -> ImportResult:
+    def _remember(self, step: Finished | PollAgain) -> ImportResult:
         if isinstance(step, PollAgain):
-            self.live = step.live
+            self.poll_state = step.poll_state
             self.pauses.append(step.after)
         return self.now
 
-    def to_the_end(self, steps: int = 50) -> ImportResult:
-        """As the queue does it: submit while it waits, else look, with the pauses it asks for."""
+    def run_to_end(self, steps: int = 50) -> ImportResult:
+        """Step as the queue does: submit while it waits, else poll, with the pauses it asks for."""
         for _ in range(steps):
             if self.now.state.terminal:
                 return self.now
             waits = self.now.state in (State.QUEUED, State.WAITING)
-            self.submit() if waits else self.look()
+            self.submit() if waits else self.poll()
             self.clock.now += self.pauses[-1]
         raise AssertionError(f"no end after {steps} steps: {self.now}")
 
     def path(self) -> list[str]:
-        """Every state it was in, from its events."""
+        """Every state of the import, from its events."""
         return [
             str(event.to_state) for event in self.ledger.imports.events(self.id) if event.to_state
         ]
 
 
 @pytest.fixture
-def story(tmp_path: Path) -> Iterator[Told]:
+def scenario(tmp_path: Path) -> Iterator[Scenario]:
     clock = Clock()
     ledger = Ledger(f"sqlite:///{tmp_path / 'ledger.db'}", now=clock)
     ledger.migrate()
-    yield Told(ledger, SimulatedIms(now=clock), clock)
+    yield Scenario(ledger, SimulatedIms(now=clock), clock)
     ledger.close()
 
 
-# --- as it should be ------------------------------------------------------------------------
+# --- success --------------------------------------------------------------------------------
 
 
-def test_an_import_ends_with_an_active_image(story: Told) -> None:
-    end = story.to_the_end()
+def test_an_import_ends_with_an_active_image(scenario: Scenario) -> None:
+    end = scenario.run_to_end()
 
-    assert story.path() == ["QUEUED", "SUBMITTING", "RUNNING", "VERIFYING", "SUCCEEDED"]
+    assert scenario.path() == ["QUEUED", "SUBMITTING", "RUNNING", "VERIFYING", "SUCCEEDED"]
     assert end.image is not None
     assert (end.image.status, end.image.id) == ("active", end.image_id)
-    assert (end.attempts, end.error, story.cloud.creates) == (1, None, 1)
+    assert (end.attempts, end.error, scenario.cloud.creates) == (1, None, 1)
 
 
-def test_the_first_look_comes_at_once_and_later_ones_more_rarely(story: Told) -> None:
-    story.cloud.state.polls_per_job = 8
+def test_the_first_poll_comes_at_once_and_later_ones_less_often(scenario: Scenario) -> None:
+    scenario.cloud.state.polls_per_job = 8
 
-    story.to_the_end()
+    scenario.run_to_end()
 
-    assert story.pauses[0] == timedelta(0)
-    looks = story.pauses[1:8]
-    assert looks == sorted(looks)
-    assert looks[-1] == QUICK_SETTINGS.longest
-
-
-def test_receivers_learn_of_progress_in_steps(story: Told) -> None:
-    story.ledger.webhook_endpoints.add("https://ci.example/hook")
-    story.cloud.state.polls_per_job = 20
-    story.cloud.state.change(show_percent=True)
-
-    story.to_the_end()
-
-    told = [str(one.event) for one in reversed(story.ledger.outbox.page())]
-    assert told == ["import.submitted", *["import.progress"] * 3, "import.succeeded"]
+    assert scenario.pauses[0] == timedelta(0)
+    pauses = scenario.pauses[1:8]
+    assert pauses == sorted(pauses)
+    assert pauses[-1] == QUICK_SETTINGS.longest
 
 
-def test_late_and_repeated_messages_ask_for_nothing(story: Told) -> None:
-    story.submit()
+def test_webhooks_report_progress_in_steps(scenario: Scenario) -> None:
+    scenario.ledger.webhook_endpoints.add("https://ci.example/hook")
+    scenario.cloud.state.polls_per_job = 20
+    scenario.cloud.state.change(show_percent=True)
+
+    scenario.run_to_end()
+
+    events = [str(item.event) for item in reversed(scenario.ledger.outbox.page())]
+    assert events == ["import.submitted", *["import.progress"] * 3, "import.succeeded"]
+
+
+def test_late_and_repeated_messages_send_no_request(scenario: Scenario) -> None:
+    scenario.submit()
     for _ in range(3):
-        story.submit()
-    story.to_the_end()
+        scenario.submit()
+    scenario.run_to_end()
 
-    assert story.submit().state is State.SUCCEEDED
-    assert story.look().state is State.SUCCEEDED
-    assert story.cloud.creates == 1
-
-
-# --- the cloud says no ----------------------------------------------------------------------
+    assert scenario.submit().state is State.SUCCEEDED
+    assert scenario.poll().state is State.SUCCEEDED
+    assert scenario.cloud.creates == 1
 
 
-def test_a_failed_job_fails_the_import_with_code_text_and_hint(story: Told) -> None:
-    story.cloud.fail_next_job()
+# --- errors of the cloud --------------------------------------------------------------------
 
-    end = story.to_the_end()
+
+def test_a_failed_job_fails_the_import_with_code_text_and_hint(scenario: Scenario) -> None:
+    scenario.cloud.fail_next_job()
+
+    end = scenario.run_to_end()
 
     assert end.state is State.FAILED
     assert end.error is not None
@@ -168,12 +175,12 @@ def test_a_failed_job_fails_the_import_with_code_text_and_hint(story: Told) -> N
     assert end.reason == "IMG.0057: The image file is empty or in incorrect format."
 
 
-def test_a_request_that_is_refused_for_good_fails_at_once(story: Told) -> None:
-    story.cloud.refuse_next_create("IMG.0024")
+def test_a_permanently_refused_request_fails_at_once(scenario: Scenario) -> None:
+    scenario.cloud.refuse_next_create("IMG.0024")
 
-    assert story.submit().state is State.FAILED
-    assert story.now.error is not None
-    assert story.now.error.code == "IMG.0024"
+    assert scenario.submit().state is State.FAILED
+    assert scenario.now.error is not None
+    assert scenario.now.error.code == "IMG.0024"
 
 
 @pytest.mark.parametrize(
@@ -187,383 +194,419 @@ def test_a_request_that_is_refused_for_good_fails_at_once(story: Told) -> None:
     ],
     ids=["busy", "not sent", "login refused", "retry", "hold"],
 )
-def test_a_request_that_surely_made_nothing_waits_with_its_reason_and_is_made_again(
-    story: Told, problem: Any
+def test_a_request_that_created_nothing_waits_with_its_reason_and_is_sent_again(
+    scenario: Scenario, problem: Any
 ) -> None:
-    story.cloud.raise_on_next_create(problem)
+    scenario.cloud.raise_on_next_create(problem)
 
-    waits = story.submit()
+    waits = scenario.submit()
 
     assert (waits.state, waits.error) == (State.WAITING, problem.failure)
     assert problem.failure.code in (waits.reason or "")
-    assert story.pauses[-1] > timedelta(0)
-    assert story.to_the_end().state is State.SUCCEEDED
-    assert story.now.error is None
+    assert scenario.pauses[-1] > timedelta(0)
+    assert scenario.run_to_end().state is State.SUCCEEDED
+    assert scenario.now.error is None
 
 
-def test_every_refusal_makes_the_next_pause_longer(story: Told) -> None:
+def test_every_refusal_makes_the_next_pause_longer(scenario: Scenario) -> None:
     for _ in range(4):
-        story.cloud.refuse_next_create("IMG.0060")
-        story.submit()
+        scenario.cloud.refuse_next_create("IMG.0060")
+        scenario.submit()
 
-    assert story.pauses == sorted(story.pauses)
-    assert story.pauses[-1] > story.pauses[0]
-
-
-def test_retry_after_is_honoured(story: Told) -> None:
-    story.cloud.throttle_next_create(77)
-
-    story.submit()
-
-    assert story.pauses == [timedelta(seconds=77)]
+    assert scenario.pauses == sorted(scenario.pauses)
+    assert scenario.pauses[-1] > scenario.pauses[0]
 
 
-def test_as_many_jobs_as_a_project_may_have_are_active_and_the_rest_waits(story: Told) -> None:
-    others = [story.record(name=f"other-{number}") for number in range(2)]
+def test_retry_after_is_honoured(scenario: Scenario) -> None:
+    scenario.cloud.throttle_next_create(77)
+
+    scenario.submit()
+
+    assert scenario.pauses == [timedelta(seconds=77)]
+
+
+def test_a_project_has_at_most_its_limit_of_active_jobs_and_the_rest_waits(
+    scenario: Scenario,
+) -> None:
+    others = [scenario.record(name=f"other-{number}") for number in range(2)]
     for other in others:
-        story.importer.submit(other)
+        scenario.importer.submit(other)
 
-    waits = story.submit()
+    waits = scenario.submit()
 
     assert waits.state is State.WAITING
     assert waits.reason == f"2 of 2 IMS jobs active in project {PROJECT}, 1st in line"
-    assert story.cloud.creates == 2
+    assert scenario.cloud.creates == 2
 
 
-def test_a_project_that_was_asked_to_slow_down_gets_no_request_from_anybody(story: Told) -> None:
-    story.cloud.throttle_next_create(60)
-    story.submit()
-    other = story.record(name="other")
+def test_a_throttled_project_gets_no_request_from_any_worker(scenario: Scenario) -> None:
+    scenario.cloud.throttle_next_create(60)
+    scenario.submit()
+    other = scenario.record(name="other")
 
-    story.importer.submit(other)
+    scenario.importer.submit(other)
 
-    assert story.cloud.creates == 1
-    assert story.ledger.imports.get(other).reason == "IMS asks to slow down until 03:05:05 UTC"
-    story.clock.now += timedelta(seconds=61)
-    story.importer.submit(other)
-    assert story.cloud.creates == 2
+    assert scenario.cloud.creates == 1
+    assert scenario.ledger.imports.get(other).reason == "IMS asks to slow down until 03:05:05 UTC"
+    scenario.clock.now += timedelta(seconds=61)
+    scenario.importer.submit(other)
+    assert scenario.cloud.creates == 2
 
 
-def test_too_many_jobs_stop_new_requests_but_no_looks(story: Told) -> None:
-    running = story.record(name="running")
-    story.importer.submit(running)
-    story.cloud.refuse_next_create("IMG.0060")
-    story.submit()
+def test_too_many_jobs_stop_creates_but_no_polls(scenario: Scenario) -> None:
+    running = scenario.record(name="running")
+    scenario.importer.submit(running)
+    scenario.cloud.refuse_next_create("IMG.0060")
+    scenario.submit()
 
-    waits = story.importer.submit(story.record(name="other"))
-    looked = story.importer.poll(running, PollState())
+    waits = scenario.importer.submit(scenario.record(name="other"))
+    polled = scenario.importer.poll(running, PollState())
 
     assert isinstance(waits, PollAgain)
     assert waits.record.state is State.WAITING
-    assert story.cloud.creates == 2
-    assert isinstance(looked, PollAgain)
-    assert looked.live.polls == 1
+    assert scenario.cloud.creates == 2
+    assert isinstance(polled, PollAgain)
+    assert polled.poll_state.polls == 1
 
 
-# --- the answer was lost --------------------------------------------------------------------
+def test_a_stored_request_that_is_invalid_now_fails_before_the_intent_is_written(
+    scenario: Scenario,
+) -> None:
+    """An upgrade may bring rules that a request of the previous version breaks."""
+    scenario.change_stored_request("$.min_disk", 0)
+
+    end = scenario.submit()
+
+    assert end.error is not None
+    assert end.error.code == "REQUEST.invalid"
+    assert end.error.message.startswith("min_disk: must be 1 to 1024 GB")
+    assert (end.error.error_class, bool(end.error.hint)) == (ErrorClass.PERMANENT, True)
+    assert scenario.path() == ["QUEUED", "FAILED"]
+    assert (end.attempts, scenario.cloud.creates) == (0, 0)
 
 
-def test_an_image_whose_request_lost_its_answer_is_found_and_followed(story: Told) -> None:
-    story.cloud.lose_next_response(created=True)
+def test_polling_does_not_need_the_request(scenario: Scenario) -> None:
+    """An adopted import has none."""
+    scenario.submit()
+    scenario.change_stored_request("$.name", None)
 
-    assert story.submit().state is State.UNCERTAIN
-    [image_id] = story.cloud.images
-    story.cloud.finish(image_id)
-    end = story.to_the_end()
+    assert scenario.run_to_end().state is State.SUCCEEDED
 
-    assert (end.state, end.image_id, story.cloud.creates) == (State.SUCCEEDED, image_id, 1)
-    assert "SUBMITTING" in story.path()
+
+# --- lost responses -------------------------------------------------------------------------
+
+
+def test_after_a_lost_response_the_image_is_found_and_followed(scenario: Scenario) -> None:
+    scenario.cloud.lose_next_response(created=True)
+
+    assert scenario.submit().state is State.UNCERTAIN
+    [image_id] = scenario.cloud.images
+    scenario.cloud.finish(image_id)
+    end = scenario.run_to_end()
+
+    assert (end.state, end.image_id, scenario.cloud.creates) == (State.SUCCEEDED, image_id, 1)
+    assert "SUBMITTING" in scenario.path()
     assert "job id lost" in (end.reason or "")
 
 
-def test_a_request_that_made_nothing_is_made_again_but_only_after_looking(story: Told) -> None:
-    story.cloud.lose_next_response(created=False)
+def test_a_lost_request_is_sent_again_only_after_the_search(scenario: Scenario) -> None:
+    scenario.cloud.lose_next_response(created=False)
 
-    story.submit()
-    asked_again_at = None
-    while story.cloud.creates == 1:
-        waits = story.now.state in (State.QUEUED, State.WAITING)
-        story.submit() if waits else story.look()
-        asked_again_at = story.clock.now
-        story.clock.now += story.pauses[-1]
-    end = story.to_the_end()
+    scenario.submit()
+    sent_again_at = None
+    while scenario.cloud.creates == 1:
+        waits = scenario.now.state in (State.QUEUED, State.WAITING)
+        scenario.submit() if waits else scenario.poll()
+        sent_again_at = scenario.clock.now
+        scenario.clock.now += scenario.pauses[-1]
+    end = scenario.run_to_end()
 
-    assert asked_again_at is not None
-    assert asked_again_at - end.created_at >= QUICK_SETTINGS.settle
-    assert (end.state, story.cloud.creates, len(story.cloud.images)) == (State.SUCCEEDED, 2, 1)
+    assert sent_again_at is not None
+    assert sent_again_at - end.created_at >= QUICK_SETTINGS.settle
+    assert (end.state, scenario.cloud.creates, len(scenario.cloud.images)) == (
+        State.SUCCEEDED,
+        2,
+        1,
+    )
     assert end.attempts == 2
 
 
-def test_with_the_policy_ask_a_person_decides(story: Told) -> None:
-    story.importer = replace(story.importer, uncertain_policy="ask")
-    story.cloud.lose_next_response(created=False)
+def test_with_policy_ask_a_person_decides(scenario: Scenario) -> None:
+    scenario.importer = replace(scenario.importer, uncertain_policy="ask")
+    scenario.cloud.lose_next_response(created=False)
 
-    story.submit()
+    scenario.submit()
     for _ in range(30):
-        story.look()
-        story.clock.now += story.pauses[-1]
+        scenario.poll()
+        scenario.clock.now += scenario.pauses[-1]
 
-    assert story.now.state is State.UNCERTAIN
-    assert "a person must decide" in (story.now.reason or "")
-    assert story.cloud.creates == 1
-
-
-def test_two_images_for_one_request_are_named_and_not_touched(story: Told) -> None:
-    story.cloud.lose_next_response(created=True)
-    story.submit()
-    twin = {"ims-import-id": story.id}
-    story.cloud.add_image(story.now.name, image_url="images:ubuntu.qcow2", **twin)
-
-    looked = story.look()
-
-    assert looked.state is State.UNCERTAIN
-    assert "several images" in (looked.reason or "")
-    assert all(known in (looked.reason or "") for known in story.cloud.images)
-    assert story.cloud.creates == 1
+    assert scenario.now.state is State.UNCERTAIN
+    assert "a person must decide" in (scenario.now.reason or "")
+    assert scenario.cloud.creates == 1
 
 
-def test_who_finds_an_import_in_submitting_looks_before_anything_is_asked(story: Told) -> None:
-    """Its worker died after the intent; whether it had asked is unknown."""
-    story.ledger.transitions.move(
-        story.id, from_state=State.QUEUED, to=State.SUBMITTING, project=PROJECT, attempts=1
+def test_two_images_for_one_request_are_listed_and_kept(scenario: Scenario) -> None:
+    scenario.cloud.lose_next_response(created=True)
+    scenario.submit()
+    twin = {"ims-import-id": scenario.id}
+    scenario.cloud.add_image(scenario.now.name, image_url="images:ubuntu.qcow2", **twin)
+
+    polled = scenario.poll()
+
+    assert polled.state is State.UNCERTAIN
+    assert "several images" in (polled.reason or "")
+    assert all(known in (polled.reason or "") for known in scenario.cloud.images)
+    assert scenario.cloud.creates == 1
+
+
+def test_an_import_left_in_submitting_is_searched_before_it_is_sent_again(
+    scenario: Scenario,
+) -> None:
+    """Its worker died after it wrote the intent; whether it sent the request is unknown."""
+    scenario.ledger.transitions.move(
+        scenario.id, from_state=State.QUEUED, to=State.SUBMITTING, project=PROJECT, attempts=1
     )
 
-    assert story.look().state is State.UNCERTAIN
-    assert story.look().state is State.UNCERTAIN
-    assert story.cloud.creates == 0
-    assert story.to_the_end().state is State.SUCCEEDED
-    assert story.cloud.creates == 1
+    assert scenario.poll().state is State.UNCERTAIN
+    assert scenario.poll().state is State.UNCERTAIN
+    assert scenario.cloud.creates == 0
+    assert scenario.run_to_end().state is State.SUCCEEDED
+    assert scenario.cloud.creates == 1
 
 
-def test_an_image_without_our_tag_is_found_by_name_and_source(story: Told) -> None:
-    story.cloud.lose_next_response(created=True)
-    story.submit()
-    [image_id] = story.cloud.images
-    story.cloud.finish(image_id)
-    story.cloud.images[image_id].tags.clear()
+def test_an_image_without_our_tag_is_found_by_name_and_source(scenario: Scenario) -> None:
+    scenario.cloud.lose_next_response(created=True)
+    scenario.submit()
+    [image_id] = scenario.cloud.images
+    scenario.cloud.finish(image_id)
+    scenario.cloud.images[image_id].tags.clear()
 
-    assert story.to_the_end().image_id == image_id
+    assert scenario.run_to_end().image_id == image_id
 
 
-def test_an_image_of_the_same_name_from_another_file_is_not_ours(story: Told) -> None:
-    foreign = story.cloud.add_image(story.now.name, image_url="images:another.qcow2")
-    story.cloud.lose_next_response(created=False)
+def test_an_image_with_the_same_name_from_another_file_is_ignored(scenario: Scenario) -> None:
+    foreign = scenario.cloud.add_image(scenario.now.name, image_url="images:another.qcow2")
+    scenario.cloud.lose_next_response(created=False)
 
-    end = story.to_the_end()
+    end = scenario.run_to_end()
 
     assert end.image_id != foreign
-    assert story.cloud.creates == 2
+    assert scenario.cloud.creates == 2
 
 
-# --- canceled, and tried again --------------------------------------------------------------
+# --- cancel and retry -----------------------------------------------------------------------
 
 
-def test_canceled_before_ims_was_asked_nothing_is_asked(story: Told) -> None:
-    story.ledger.transitions.cancel(story.id, by="me")
+def test_an_import_canceled_before_its_request_sends_none(scenario: Scenario) -> None:
+    scenario.ledger.transitions.cancel(scenario.id, by="me")
 
-    assert story.submit().state is State.CANCELED
-    assert story.cloud.creates == 0
+    assert scenario.submit().state is State.CANCELED
+    assert scenario.cloud.creates == 0
 
 
-def test_canceled_while_the_job_runs_the_image_is_deleted_when_it_is_done(story: Told) -> None:
-    story.submit()
-    [image_id] = story.cloud.images
-    story.ledger.transitions.cancel(story.id, by="me")
+def test_canceling_a_running_job_deletes_its_image_when_it_is_done(scenario: Scenario) -> None:
+    scenario.submit()
+    [image_id] = scenario.cloud.images
+    scenario.ledger.transitions.cancel(scenario.id, by="me")
 
-    end = story.to_the_end()
+    end = scenario.run_to_end()
 
     assert end.state is State.CANCELED
     assert end.reason == f"canceled; its image {image_id} was deleted"
-    assert story.cloud.images == {}
+    assert scenario.cloud.images == {}
 
 
-def test_the_image_is_left_if_asked_to(story: Told) -> None:
-    story.submit()
-    story.ledger.transitions.cancel(story.id, leave_image=True, by="me")
+def test_canceling_with_leave_keeps_the_image(scenario: Scenario) -> None:
+    scenario.submit()
+    scenario.ledger.transitions.cancel(scenario.id, leave_image=True, by="me")
 
-    end = story.to_the_end()
+    end = scenario.run_to_end()
 
     assert end.state is State.CANCELED
-    assert [*story.cloud.images] == [end.image_id]
+    assert [*scenario.cloud.images] == [end.image_id]
 
 
-def test_a_canceled_import_whose_answer_was_lost_is_never_asked_for_again(story: Told) -> None:
-    story.cloud.lose_next_response(created=False)
-    story.submit()
-    story.ledger.transitions.cancel(story.id, by="me")
+def test_a_canceled_import_is_not_sent_again_after_a_lost_response(scenario: Scenario) -> None:
+    scenario.cloud.lose_next_response(created=False)
+    scenario.submit()
+    scenario.ledger.transitions.cancel(scenario.id, by="me")
 
-    assert story.to_the_end().state is State.CANCELED
-    assert story.cloud.creates == 1
+    assert scenario.run_to_end().state is State.CANCELED
+    assert scenario.cloud.creates == 1
 
 
-def test_what_has_ended_cannot_be_canceled(story: Told) -> None:
-    story.to_the_end()
+def test_an_ended_import_cannot_be_canceled(scenario: Scenario) -> None:
+    scenario.run_to_end()
 
     with pytest.raises(InvalidState, match="is SUCCEEDED: it has ended"):
-        story.ledger.transitions.cancel(story.id, by="me")
+        scenario.ledger.transitions.cancel(scenario.id, by="me")
 
 
-def test_a_failed_import_is_tried_again_under_the_same_id_when_asked(story: Told) -> None:
-    story.cloud.fail_next_job()
-    story.to_the_end()
+def test_retry_starts_a_new_attempt_under_the_same_id(scenario: Scenario) -> None:
+    scenario.cloud.fail_next_job()
+    scenario.run_to_end()
 
-    story.ledger.transitions.retry(story.id, by="me")
-    end = story.to_the_end()
+    scenario.ledger.transitions.retry(scenario.id, by="me")
+    end = scenario.run_to_end()
 
     assert (end.state, end.attempts, end.error) == (State.SUCCEEDED, 2, None)
-    assert story.cloud.creates == 2
+    assert scenario.cloud.creates == 2
 
 
-def test_a_job_that_failed_for_a_passing_reason_is_tried_again_but_not_for_ever(
-    story: Told,
+def test_a_job_that_failed_for_a_transient_reason_is_retried_up_to_a_limit(
+    scenario: Scenario,
 ) -> None:
     for _ in range(3):
-        story.cloud.fail_next_job("IMG.0061", "internal error")
-        while story.now.state is not State.RUNNING:
-            story.submit()
-        while story.now.state is State.RUNNING:
-            story.look()
+        scenario.cloud.fail_next_job("IMG.0061", "internal error")
+        while scenario.now.state is not State.RUNNING:
+            scenario.submit()
+        while scenario.now.state is State.RUNNING:
+            scenario.poll()
 
-    assert (story.now.state, story.now.attempts) == (State.FAILED, 3)
-    assert story.cloud.creates == 3
-
-
-def test_an_image_that_an_earlier_attempt_left_is_not_taken_for_this_ones(story: Told) -> None:
-    story.submit()
-    story.ledger.transitions.cancel(story.id, leave_image=True, by="me")
-    story.to_the_end()
-    story.ledger.transitions.retry(story.id, by="me")
-    story.cloud.lose_next_response(created=False)
-
-    end = story.to_the_end()
-
-    assert (end.state, end.image_id) == (State.SUCCEEDED, [*story.cloud.images][1])
+    assert (scenario.now.state, scenario.now.attempts) == (State.FAILED, 3)
+    assert scenario.cloud.creates == 3
 
 
-def test_who_resolves_an_uncertain_import_names_its_image(story: Told) -> None:
-    story.importer = replace(story.importer, uncertain_policy="ask")
-    story.cloud.lose_next_response(created=False)
-    story.submit()
-    theirs = story.cloud.add_image("theirs", image_url="images:theirs.qcow2")
+def test_an_image_of_an_earlier_attempt_is_not_taken_for_this_one(scenario: Scenario) -> None:
+    scenario.submit()
+    scenario.ledger.transitions.cancel(scenario.id, leave_image=True, by="me")
+    scenario.run_to_end()
+    scenario.ledger.transitions.retry(scenario.id, by="me")
+    scenario.cloud.lose_next_response(created=False)
 
-    story.ledger.transitions.resolve(story.id, to=State.VERIFYING, image_id=theirs, by="me")
+    end = scenario.run_to_end()
 
-    assert story.to_the_end().image_id == theirs
-
-
-# --- jobs and looks -------------------------------------------------------------------------
+    assert (end.state, end.image_id) == (State.SUCCEEDED, [*scenario.cloud.images][1])
 
 
-def test_a_job_that_the_cloud_forgot_is_no_end_while_its_image_is_there(story: Told) -> None:
-    story.submit()
-    story.cloud.forget_jobs()
-    [image_id] = story.cloud.images
-    story.cloud.finish(image_id)
+def test_resolving_an_uncertain_import_can_name_its_image(scenario: Scenario) -> None:
+    scenario.importer = replace(scenario.importer, uncertain_policy="ask")
+    scenario.cloud.lose_next_response(created=False)
+    scenario.submit()
+    theirs = scenario.cloud.add_image("theirs", image_url="images:theirs.qcow2")
 
-    end = story.to_the_end()
+    scenario.ledger.transitions.resolve(scenario.id, to=State.VERIFYING, image_id=theirs, by="me")
+
+    assert scenario.run_to_end().image_id == theirs
+
+
+# --- jobs and polls -------------------------------------------------------------------------
+
+
+def test_an_unknown_job_does_not_end_the_import_while_its_image_exists(scenario: Scenario) -> None:
+    scenario.submit()
+    scenario.cloud.forget_jobs()
+    [image_id] = scenario.cloud.images
+    scenario.cloud.finish(image_id)
+
+    end = scenario.run_to_end()
 
     assert (end.state, end.image_id) == (State.SUCCEEDED, image_id)
-    assert story.cloud.creates == 1
+    assert scenario.cloud.creates == 1
 
 
-def test_a_job_that_left_neither_trace_nor_image_fails_and_is_never_asked_for_again(
-    story: Told,
+def test_an_unknown_job_without_image_fails_and_is_not_sent_again(
+    scenario: Scenario,
 ) -> None:
-    story.submit()
-    story.cloud.forget_jobs()
-    story.cloud.state.images.clear()
+    scenario.submit()
+    scenario.cloud.forget_jobs()
+    scenario.cloud.state.images.clear()
 
-    end = story.to_the_end()
+    end = scenario.run_to_end()
 
     assert end.error is not None
     assert (end.state, end.error.code) == (State.FAILED, "JOB.lost")
-    assert story.cloud.creates == 1
+    assert scenario.cloud.creates == 1
 
 
-def test_a_look_that_fails_says_nothing_about_the_import(story: Told) -> None:
-    story.submit()
-    story.cloud.fail_next_call(Kind.THROTTLED, seconds=99)
+def test_a_failed_poll_does_not_change_the_import(scenario: Scenario) -> None:
+    scenario.submit()
+    scenario.cloud.fail_next_call(Kind.THROTTLED, seconds=99)
 
-    assert story.look().state is State.RUNNING
-    assert story.pauses[-1] == timedelta(seconds=99)
-    assert story.to_the_end().state is State.SUCCEEDED
+    assert scenario.poll().state is State.RUNNING
+    assert scenario.pauses[-1] == timedelta(seconds=99)
+    assert scenario.run_to_end().state is State.SUCCEEDED
 
 
-def test_past_its_deadline_an_import_is_flagged_once_and_followed_all_the_same(
-    story: Told,
+def test_an_overdue_import_is_flagged_once_and_still_polled(
+    scenario: Scenario,
 ) -> None:
-    story.cloud.state.polls_per_job = 10
-    story.submit()
-    story.clock.now += QUICK_SETTINGS.deadline
+    scenario.cloud.state.polls_per_job = 10
+    scenario.submit()
+    scenario.clock.now += QUICK_SETTINGS.deadline
 
     for _ in range(3):
-        assert story.look().overdue
-    flagged = [event for event in story.ledger.imports.events(story.id) if event.kind == "overdue"]
+        assert scenario.poll().overdue
+    flagged = [
+        event for event in scenario.ledger.imports.events(scenario.id) if event.kind == "overdue"
+    ]
 
     assert len(flagged) == 1
-    assert story.pauses[-1] > QUICK_SETTINGS.longest
-    assert story.to_the_end().state is State.SUCCEEDED
+    assert scenario.pauses[-1] > QUICK_SETTINGS.longest
+    assert scenario.run_to_end().state is State.SUCCEEDED
 
 
-def test_percent_never_goes_backwards_and_is_never_100_before_the_end(story: Told) -> None:
+def test_percent_never_goes_backwards_and_is_never_100_before_the_end(scenario: Scenario) -> None:
     class Percents(SimulatedIms):
         given = iter([5.0, 60.0, 30.0, None, 100.0])
 
         def read_job(self, job_id: JobId) -> CloudJob:
             return CloudJob(id=job_id, status=JobStatus.RUNNING, percent=next(self.given))
 
-    story.importer = replace(story.importer, clouds=FakeClouds(Percents(now=story.clock)))
-    story.submit()
+    scenario.importer = replace(scenario.importer, clouds=FakeClouds(Percents(now=scenario.clock)))
+    scenario.submit()
     shown = []
     for _ in range(5):
-        story.clock.now += timedelta(seconds=10)
-        story.look()
-        shown.append(story.live.progress.percent)
+        scenario.clock.now += timedelta(seconds=10)
+        scenario.poll()
+        shown.append(scenario.poll_state.progress.percent)
 
     assert shown == [5, 60, 60, 60, 99]
 
 
-def test_a_job_that_succeeds_without_an_image_id_has_its_image_looked_for(story: Told) -> None:
+def test_a_job_that_succeeds_without_an_image_id_is_searched(scenario: Scenario) -> None:
     class Silent(SimulatedIms):
         def read_job(self, job_id: JobId) -> CloudJob:
             seen = super().read_job(job_id)
             return CloudJob(id=seen.id, status=seen.status)
 
-    cloud = Silent(now=story.clock)
-    story.importer = replace(story.importer, clouds=FakeClouds(cloud))
+    cloud = Silent(now=scenario.clock)
+    scenario.importer = replace(scenario.importer, clouds=FakeClouds(cloud))
 
-    end = story.to_the_end()
+    end = scenario.run_to_end()
 
     assert (end.state, cloud.creates) == (State.SUCCEEDED, 1)
     assert [*cloud.images] == [end.image_id]
 
 
 @pytest.mark.parametrize("status", ["killed", "deleted"])
-def test_an_image_that_did_not_survive_fails_the_import(story: Told, status: str) -> None:
-    story.submit()
-    [image_id] = story.cloud.images
-    story.ledger.transitions.move(
-        story.id, from_state=State.RUNNING, to=State.VERIFYING, image_id=image_id
+def test_a_killed_or_deleted_image_fails_the_import(scenario: Scenario, status: str) -> None:
+    scenario.submit()
+    [image_id] = scenario.cloud.images
+    scenario.ledger.transitions.move(
+        scenario.id, from_state=State.RUNNING, to=State.VERIFYING, image_id=image_id
     )
-    story.cloud.report_status(image_id, status)
+    scenario.cloud.report_status(image_id, status)
 
-    looked = story.look()
+    polled = scenario.poll()
 
-    assert looked.error is not None
-    assert (looked.state, looked.error.code) == (State.FAILED, f"IMAGE.{status}")
+    assert polled.error is not None
+    assert (polled.state, polled.error.code) == (State.FAILED, f"IMAGE.{status}")
 
 
-def test_an_image_that_stays_missing_fails_the_import_after_some_patience(story: Told) -> None:
-    story.submit()
-    [image_id] = story.cloud.images
-    story.cloud.state.images.clear()
-    story.ledger.transitions.move(
-        story.id, from_state=State.RUNNING, to=State.VERIFYING, image_id=image_id
+def test_an_image_that_stays_missing_fails_the_import_after_the_settle_time(
+    scenario: Scenario,
+) -> None:
+    scenario.submit()
+    [image_id] = scenario.cloud.images
+    scenario.cloud.state.images.clear()
+    scenario.ledger.transitions.move(
+        scenario.id, from_state=State.RUNNING, to=State.VERIFYING, image_id=image_id
     )
 
-    assert story.look().state is State.VERIFYING
-    end = story.to_the_end()
+    assert scenario.poll().state is State.VERIFYING
+    end = scenario.run_to_end()
 
     assert end.error is not None
     assert (end.state, end.error.code) == (State.FAILED, "IMAGE.gone")
-    assert story.clock.now - end.created_at >= QUICK_SETTINGS.settle
+    assert scenario.clock.now - end.created_at >= QUICK_SETTINGS.settle

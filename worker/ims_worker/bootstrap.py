@@ -52,7 +52,7 @@ def connect_redis(settings: BrokerSettings) -> Redis:
     )
 
 
-def patience(settings: WorkerSettings) -> PollingPolicy:
+def polling_policy(settings: WorkerSettings) -> PollingPolicy:
     return PollingPolicy(
         first=settings.poll_first_s,
         longest=settings.poll_max_s,
@@ -75,7 +75,7 @@ def build(settings: WorkerSettings) -> Services:
         transitions=ledger.transitions,
         clouds=clouds,
         cooldowns=RedisCooldowns(redis),
-        patience=patience(settings),
+        policy=polling_policy(settings),
         max_active=settings.max_active_per_project,
         uncertain_policy=settings.uncertain_policy,
         now=utc_now,

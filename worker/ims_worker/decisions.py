@@ -1,23 +1,24 @@
-"""What a reading of the cloud means and when to look again: decisions without I/O or clock."""
+"""What the cloud's responses mean and when to poll next: decisions without I/O or clock."""
 
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final
 
-from ims_config.records import ErrorClass, Failure, Progress
+from ims_config.import_request import InvalidRequest
+from ims_config.records import ErrorClass, Failure, ImportRecord, Progress
 from ims_worker.ports import CloudJob, ImageId, JobStatus
 
-# Near the end a shorter pause tells the user sooner; never shorter than this.
+# Shorter pauses near the end report it sooner; this is the shortest.
 SHORTEST_PAUSE: Final = timedelta(seconds=1)
 GROWTH: Final = 1.5
-# Past its deadline an import is looked at this much more rarely.
+# An overdue import is polled this much more rarely.
 OVERDUE_FACTOR: Final = 5
 LONGEST_BACK_OFF: Final = timedelta(minutes=5)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PollingPolicy:
-    """How often to look, and from when on an import is overdue."""
+    """How often to poll, how long to search, and from when on an import is overdue."""
 
     first: timedelta
     longest: timedelta
@@ -27,15 +28,15 @@ class PollingPolicy:
     def pause(
         self, polls: int, *, eta: timedelta | None = None, overdue: bool = False
     ) -> timedelta:
-        """The pause after look number `polls` (from 1); half the expected rest when it is near."""
-        exponent = min(max(polls - 1, 0), 30)  # beyond, the power only overflows
-        grown = min(self.first * float(GROWTH**exponent), self.longest)
+        """The pause after poll number `polls` (from 1); `eta` is the expected time to the end."""
         if overdue:
             return self.longest * OVERDUE_FACTOR
+        exponent = min(max(polls - 1, 0), 30)  # a larger one only overflows
+        pause = min(self.first * float(GROWTH**exponent), self.longest)
         if eta is None:
-            return grown
-        # Half the rest again and again homes in on the end in a few looks.
-        return max(min(grown, eta / 2), min(SHORTEST_PAUSE, self.first))
+            return pause
+        # Halving the expected rest reaches the end in a few polls.
+        return max(min(pause, eta / 2), min(SHORTEST_PAUSE, self.first))
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,8 +55,8 @@ class JobRuns:
 
 
 def interpret_job(job: CloudJob) -> JobSucceeded | JobFailed | JobRuns:
-    """Only SUCCESS and FAIL end a job: an image id may show long before, and a word that is not
-    documented is no end."""
+    """Only SUCCESS and FAIL end a job: an image id may appear earlier, and an undocumented status
+    is no end."""
     match job.status:
         case JobStatus.SUCCESS:
             return JobSucceeded(job.image_ids[0] if job.image_ids else None)
@@ -69,8 +70,38 @@ UNEXPLAINED: Final = Failure(
     code="FAIL",
     message="IMS reports that the job failed and gives no reason",
     error_class=ErrorClass.PERMANENT,
-    hint="Look at the image file and at IMS's console; then submit it again.",
+    hint="Check the image file and the IMS console, then submit it again.",
 )
+
+
+def invalid_request(exc: InvalidRequest) -> Failure:
+    """A stored request breaks the current rules: nothing was sent to IMS."""
+    return Failure(
+        code="REQUEST.invalid",
+        message="; ".join(exc.problems),
+        error_class=ErrorClass.PERMANENT,
+        hint="Nothing was sent to IMS. Correct the request and submit it again.",
+    )
+
+
+def image_unusable(status: str | None, record: ImportRecord) -> Failure:
+    """The job succeeded, and its image is killed, deleted or gone."""
+    return Failure(
+        code=f"IMAGE.{status}",
+        message=f"the job ended, but image {record.image_id} is {status}",
+        error_class=ErrorClass.PERMANENT,
+        hint="Check the image file and submit it again.",
+    )
+
+
+def job_lost(record: ImportRecord) -> Failure:
+    """IMS knows neither the job nor an image of it."""
+    return Failure(
+        code="JOB.lost",
+        message=f"IMS reports no image of job {record.job_id}, and none was found",
+        error_class=ErrorClass.LOOK_FIRST,
+        hint="Search for the image in the IMS console; submit again if it is not there.",
+    )
 
 
 def progress_of(percent: float | None, *, before: Progress, running: timedelta) -> Progress:
@@ -86,7 +117,7 @@ def progress_of(percent: float | None, *, before: Progress, running: timedelta) 
 
 
 def back_off(attempts: int, *, first: timedelta) -> timedelta:
-    """The pause before asking again after refusal number `attempts` (from 1)."""
+    """The pause before the retry after refusal number `attempts` (from 1)."""
     return min(first * float(2 ** min(max(attempts - 1, 0), 16)), LONGEST_BACK_OFF)
 
 

@@ -1,6 +1,6 @@
-"""The story of one import: ask once, look again until it ends, say how it ended.
+"""Runs one import step by step: submit it, poll its job and image until it ends.
 
-Every method takes one step and says what comes next; who waits in between is the queue.
+Each method takes one step and returns what comes next; the caller schedules the next step.
 """
 
 import logging
@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Final, Literal, Unpack
 
-from ims_config.import_request import parse_request
+from ims_config.import_request import ImportRequest, InvalidRequest, parse_request
 from ims_config.records import (
     ErrorClass,
     Failure,
@@ -29,7 +29,10 @@ from ims_worker.decisions import (
     JobSucceeded,
     PollingPolicy,
     back_off,
+    image_unusable,
     interpret_job,
+    invalid_request,
+    job_lost,
     ordinal,
     progress_of,
 )
@@ -56,100 +59,117 @@ from ims_worker.ports import (
 
 logger = logging.getLogger(__name__)
 
-# Clocks of cloud and worker differ; an image a little older than our request may be ours.
+# The clocks of cloud and worker differ: an image slightly older than its import may be ours.
 CLOCK_SKEW: Final = timedelta(minutes=5)
-# A hold (quota, rights, balance) is lifted by a person: asking more often helps nobody.
+# A person lifts what blocks an import (quota, rights, balance): retrying sooner does not help.
 BLOCKED_PAUSE: Final = timedelta(minutes=5)
-# Without a Retry-After: others use the project as well, and jobs take minutes.
+# Used without a Retry-After: the project is shared with other users, and jobs take minutes.
 COOL_DOWN: Final = timedelta(seconds=30)
-# What is tried again by itself: only jobs that failed for a passing reason, and not for ever.
+# The first search comes soon: most lost responses belong to requests that arrived.
+FIRST_SEARCH: Final = timedelta(seconds=2)
+# Attempts of a job that fails with an error of class retry.
 MAX_ATTEMPTS: Final = 3
-MAX_LOST_ANSWERS: Final = 5
+MAX_LOST_RESPONSES: Final = 5
 GONE: Final = frozenset({"killed", "deleted", "pending_delete", "gone"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PollState:
-    """What is known of an import between two looks and need not survive everything."""
+    """What polls of one import remember between them; losing it is harmless."""
 
     polls: int = 0
     progress: Progress = field(default_factory=Progress)
+    state: State | None = None
+    """The import's state at the last poll; None before the first."""
     status_text: str = ""
-    """What the last look told Celery's result backend, so that it is told only what is new."""
+    """The RETRY payload of the last poll; the next one writes it only when it has changed."""
 
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """The import has ended; the record says how."""
+    """The import has ended."""
 
     result: ImportResult
 
 
 @dataclass(frozen=True, slots=True)
 class PollAgain:
-    """Not yet: look again after this pause."""
+    """The import has not ended; the next step is due after this pause."""
 
     after: timedelta
     record: ImportRecord
-    live: PollState
+    poll_state: PollState
 
 
-Next = Finished | PollAgain
+NextStep = Finished | PollAgain
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Importer:
-    """Takes the next step of an import, whatever state it was left in."""
+    """Takes the next step of an import, whatever state it is in."""
 
     records: Records
     transitions: Transitions
     clouds: Clouds
     cooldowns: Cooldowns
-    patience: PollingPolicy
+    policy: PollingPolicy
     max_active: int
     uncertain_policy: Literal["resubmit", "ask"]
     now: Callable[[], datetime]
 
-    def submit(self, import_id: str) -> Next:
-        """Ask IMS for the image, unless this was done or is being done already."""
+    def submit(self, import_id: str) -> NextStep:
+        """Send the create request, unless it was sent or is being sent."""
         record = self.records.get(import_id)
         if record.state not in (State.QUEUED, State.WAITING):
             return self._at_once(record)
         try:
             return self._submit(record)
-        except ConcurrentTransition as stale:
-            return self._at_once(stale.current)
+        except ConcurrentTransition as conflict:
+            return self._at_once(conflict.current)
 
-    def poll(self, import_id: str, live: PollState) -> Next:
-        """Look once at an import that has been submitted."""
+    def poll(self, import_id: str, poll: PollState) -> NextStep:
+        """Poll a submitted import once."""
         record = self.records.get(import_id)
-        if record.project and (rest := self.cooldowns.rest(record.project, create=False)):
-            return PollAgain(rest, record, live)
-        live = replace(live, polls=live.polls + 1)
+        if record.project and (pause := self.cooldowns.rest(record.project, create=False)):
+            return PollAgain(pause, record, poll)
+        poll = replace(poll, polls=poll.polls + 1)
         try:
-            return self._look(record, live)
-        except ConcurrentTransition as stale:
-            return self._at_once(stale.current, live)
+            return self._poll(record, poll)
+        except ConcurrentTransition as conflict:
+            return self._at_once(conflict.current, poll)
         except CloudProblem as problem:
-            self._slow_down(record.project, problem)
-            # A look that failed says nothing about the import.
-            logger.warning("look failed", extra={"import_id": import_id, "why": str(problem)})
-            return self._again(record, live, at_least=problem.retry_after)
+            self._cool_down(record.project, problem)
+            # A failed poll says nothing about the import.
+            extra = {"import_id": import_id, "reason": str(problem)}
+            logger.warning("poll failed", extra=extra)
+            return self._later(record, poll, at_least=problem.retry_after)
 
-    # --- asking ---------------------------------------------------------------------------
+    # --- submit ---------------------------------------------------------------------------
 
-    def _submit(self, record: ImportRecord) -> Next:
+    def _submit(self, record: ImportRecord) -> NextStep:
         if record.cancel:
-            return self._canceled(record, "canceled before IMS had taken it")
+            return self._canceled(record, "canceled before the request was sent")
+        try:
+            # Before the intent is written: an invalid request is no lost response.
+            request = parse_request(record.request)
+        except InvalidRequest as exc:
+            return self._failed(record, invalid_request(exc))
         try:
             service = self.clouds.service(record.cloud)
             project = service.project()
         except CloudProblem as problem:
-            return self._not_taken(record, problem)
-        if rest := self.cooldowns.rest(project, create=True):
-            reason = f"IMS asks to slow down until {self.now() + rest:%H:%M:%S} UTC"
-            return self._wait(record, reason, rest, waits_for=WaitsFor.CLOUD, project=project)
-        record = self.transitions.admit(
+            return self._not_created(record, problem)
+        if pause := self.cooldowns.rest(project, create=True):
+            reason = f"IMS asks to slow down until {self.now() + pause:%H:%M:%S} UTC"
+            return self._wait(record, reason, pause, waits_for=WaitsFor.CLOUD, project=project)
+        record = self._admit(record, project)
+        if record.state is State.WAITING:
+            # An import that ends wakes the next in line; this pause covers the case that it fails.
+            return PollAgain(self.policy.longest, record, PollState())
+        return self._create(record, request, service)
+
+    def _admit(self, record: ImportRecord, project: str) -> ImportRecord:
+        return self.transitions.admit(
             record.id,
             version=record.version,
             project=project,
@@ -159,25 +179,19 @@ class Importer:
                 f"{ordinal(place)} in line"
             ),
         )
-        if record.state is State.WAITING:
-            # Whoever frees a slot wakes the next in line; this is for the case that it cannot.
-            return PollAgain(self.patience.longest, record, PollState())
-        return self._create(record, service)
 
-    def _create(self, record: ImportRecord, service: ImageService) -> Next:
-        request = parse_request(record.request)
+    def _create(
+        self, record: ImportRecord, request: ImportRequest, service: ImageService
+    ) -> NextStep:
         try:
             job_id = service.create_image(request, import_id=record.id)
         except OutcomeUnknown as problem:
-            return self._uncertain(record, problem)
+            return self._uncertain(record, f"the response to the request was lost: {problem}")
         except CloudProblem as problem:
-            return self._not_taken(record, problem)
-        return self._taken(record, job_id)
-
-    def _taken(self, record: ImportRecord, job_id: JobId) -> Next:
-        # A sweep that lost patience may have called this uncertain meanwhile: now it is known.
+            return self._not_created(record, problem)
         running = self.transitions.move(
             record.id,
+            # UNCERTAIN: another worker took over while this one waited for the response.
             from_state=(State.SUBMITTING, State.UNCERTAIN),
             to=State.RUNNING,
             job_id=job_id,
@@ -185,31 +199,27 @@ class Importer:
         )
         return self._at_once(running)
 
-    def _not_taken(self, record: ImportRecord, problem: CloudProblem) -> Next:
-        """The request surely has not made an image: wait and ask again, or give up."""
+    def _not_created(self, record: ImportRecord, problem: CloudProblem) -> NextStep:
+        """The request certainly has not created an image: wait and retry, or fail."""
         failure = problem.failure
-        pause = problem.retry_after or back_off(max(record.attempts, 1), first=self.patience.first)
-        self._slow_down(record.project, problem)
+        reason = _text(failure)
+        pause = problem.retry_after or back_off(max(record.attempts, 1), first=self.policy.first)
+        self._cool_down(record.project, problem)
         match problem, failure.error_class:
             case (LoginRefused(), _) | (_, ErrorClass.AUTH):
-                return self._wait(
-                    record, _why(failure), pause, waits_for=WaitsFor.CREDENTIALS, error=failure
-                )
+                waits_for = WaitsFor.CREDENTIALS
             case (NotSent() | Unavailable(), _) | (Refused(), ErrorClass.RETRY):
-                return self._wait(
-                    record, _why(failure), pause, waits_for=WaitsFor.CLOUD, error=failure
-                )
+                waits_for = WaitsFor.CLOUD
             case Refused(), ErrorClass.BLOCKED:
-                return self._wait(
-                    record, _why(failure), BLOCKED_PAUSE, waits_for=WaitsFor.PERSON, error=failure
-                )
+                waits_for, pause = WaitsFor.PERSON, BLOCKED_PAUSE
             case Refused(), ErrorClass.LOOK_FIRST:
-                return self._uncertain(record, problem)
+                return self._uncertain(record, f"searching for its image: {problem}")
             case _:
                 return self._failed(record, failure)
+        return self._wait(record, reason, pause, waits_for=waits_for, error=failure)
 
-    def _slow_down(self, project: str | None, problem: CloudProblem) -> None:
-        """Let all workers pause where the cloud says that it is too much."""
+    def _cool_down(self, project: str | None, problem: CloudProblem) -> None:
+        """Pause the calls of all workers that the cloud throttles."""
         if project is not None and isinstance(problem, Throttled):
             self.cooldowns.begin(
                 project,
@@ -218,77 +228,73 @@ class Importer:
             )
 
     def _wait(
-        self,
-        record: ImportRecord,
-        reason: str,
-        pause: timedelta,
-        **changes: Unpack[Changes],
-    ) -> Next:
+        self, record: ImportRecord, reason: str, pause: timedelta, **changes: Unpack[Changes]
+    ) -> NextStep:
         if (record.state, record.reason) != (State.WAITING, reason):
             record = self.transitions.move(
-                record.id,
-                from_state=record.state,
-                to=State.WAITING,
-                reason=reason,
-                **changes,
+                record.id, from_state=record.state, to=State.WAITING, reason=reason, **changes
             )
         return PollAgain(pause, record, PollState())
 
-    # --- looking --------------------------------------------------------------------------
+    # --- poll -----------------------------------------------------------------------------
 
-    def _look(self, record: ImportRecord, live: PollState) -> Next:
+    def _poll(self, record: ImportRecord, poll: PollState) -> NextStep:
         record = self._flag_overdue(record)
         match record.state:
             case State.QUEUED | State.WAITING:
-                # A submit of its own is due; this is a late copy of an older message.
-                return PollAgain(self.patience.first, record, live)
+                # A late copy of an older message: this import's submit is scheduled.
+                return PollAgain(self.policy.first, record, poll)
             case State.SUBMITTING:
-                # Nobody holds it any more, or this message would not run: its worker died.
-                return self._uncertain(record, None)
+                # Only the death of the worker that submits lets another message get the lease.
+                return self._uncertain(record, "the worker died while it sent the request")
             case State.UNCERTAIN:
-                return self._search(record, self.clouds.service(record.cloud), live)
+                return self._search(record, self.clouds.service(record.cloud), poll)
             case State.RUNNING:
-                return self._look_at_job(record, self.clouds.service(record.cloud), live)
+                return self._poll_job(record, self.clouds.service(record.cloud), poll)
             case State.VERIFYING:
-                return self._look_at_image(record, self.clouds.service(record.cloud), live)
+                return self._poll_image(record, self.clouds.service(record.cloud), poll)
             case State.SUCCEEDED | State.FAILED | State.CANCELED:
-                return self._at_once(record, live)
+                return self._at_once(record, poll)
 
-    def _look_at_job(self, record: ImportRecord, service: ImageService, live: PollState) -> Next:
+    def _poll_job(self, record: ImportRecord, service: ImageService, poll: PollState) -> NextStep:
         try:
             job = service.read_job(_job_id(record))
         except JobNotFound as problem:
-            return self._uncertain(record, problem)
+            return self._uncertain(record, f"searching for its image: {problem}")
         match interpret_job(job):
             case JobFailed(failure):
-                return self._job_failed(record, failure, live)
-            case JobSucceeded(image_id):
-                if image_id is None:
-                    return self._uncertain(record, None)
-                return self._verify(record, image_id, service, live)
+                return self._job_failed(record, failure, poll)
+            case JobSucceeded(image_id) if image_id is not None:
+                return self._verify(record, image_id, service, poll)
+            case JobSucceeded():
+                return self._uncertain(record, "IMS reports SUCCESS without an image id")
             case JobRuns(percent):
-                return self._runs(record, percent, live)
+                return self._job_runs(record, percent, poll)
 
-    def _job_failed(self, record: ImportRecord, failure: Failure, live: PollState) -> Next:
-        again = failure.error_class is ErrorClass.RETRY and record.attempts < MAX_ATTEMPTS
-        if not again or record.cancel:
-            return self._failed(record, failure, polls=live.polls)
-        reason = f"attempt {record.attempts} of {MAX_ATTEMPTS} failed, {_why(failure)}"
-        pause = back_off(record.attempts, first=self.patience.first)
+    def _job_failed(self, record: ImportRecord, failure: Failure, poll: PollState) -> NextStep:
+        retryable = failure.error_class is ErrorClass.RETRY and record.attempts < MAX_ATTEMPTS
+        if not retryable or record.cancel:
+            return self._failed(record, failure, polls=poll.polls)
+        reason = f"attempt {record.attempts} of {MAX_ATTEMPTS} failed, {_text(failure)}"
+        pause = back_off(record.attempts, first=self.policy.first)
         return self._wait(
             record, reason, pause, waits_for=WaitsFor.CLOUD, error=failure, job_id=None
         )
 
-    def _runs(self, record: ImportRecord, percent: float | None, live: PollState) -> Next:
-        begun = record.submitted_at or record.created_at
-        progress = progress_of(percent, before=live.progress, running=self.now() - begun)
-        if progress_steps(progress.percent) > progress_steps(live.progress.percent):
+    def _job_runs(self, record: ImportRecord, percent: float | None, poll: PollState) -> NextStep:
+        running = self.now() - (record.submitted_at or record.created_at)
+        progress = progress_of(percent, before=poll.progress, running=running)
+        if progress_steps(progress.percent) > progress_steps(poll.progress.percent):
             self.transitions.report_progress(record.id, progress)
-        return self._again(record, replace(live, progress=progress))
+        return self._later(record, replace(poll, progress=progress))
 
     def _verify(
-        self, record: ImportRecord, image_id: ImageId, service: ImageService, live: PollState
-    ) -> Next:
+        self,
+        record: ImportRecord,
+        image_id: ImageId,
+        service: ImageService,
+        poll: PollState,
+    ) -> NextStep:
         record = self.transitions.move(
             record.id,
             from_state=record.state,
@@ -296,153 +302,147 @@ class Importer:
             image_id=image_id,
             reason=record.reason,
         )
-        return self._look_at_image(record, service, live)
+        return self._poll_image(record, service, poll)
 
-    def _look_at_image(self, record: ImportRecord, service: ImageService, live: PollState) -> Next:
+    def _poll_image(self, record: ImportRecord, service: ImageService, poll: PollState) -> NextStep:
         image = service.read_image(ImageId(record.image_id or ""))
         status = image.status if image else None
-        if image is None and self._waited_long(record) and not service.images_tagged(record.id):
-            # Two answers, because a 404 may come from whatever stands between us and IMS.
+        if image is None and self._settled(record) and not service.images_tagged(record.id):
+            # Two calls agree: a single 404 may come from a proxy in front of IMS.
             status = "gone"
-        if record.cancel == "delete" and status in GONE:
-            return self._image_deleted(record, live)
         if status in GONE:
-            failure = _image_is(status, record)
-            return self._failed(record, failure, polls=live.polls)
+            if record.cancel == "delete":
+                return self._image_deleted(record, poll)
+            return self._failed(record, image_unusable(status, record), polls=poll.polls)
         if image is None or status != "active":
-            return self._again(record, live)
+            return self._later(record, poll)
         if record.cancel:
-            return self._cancel_image(record, service, live)
-        return Finished(
-            self.transitions.move(
-                record.id,
-                from_state=State.VERIFYING,
-                to=State.SUCCEEDED,
-                # Who cancels in this very moment is heard: the move is then stale.
-                version=record.version,
-                reason=record.reason,
-                image=image,
-                polls=live.polls,
-            )
+            return self._cancel_image(record, service, poll)
+        succeeded = self.transitions.move(
+            record.id,
+            from_state=State.VERIFYING,
+            to=State.SUCCEEDED,
+            # A cancel request that arrives now wins: it changes the version.
+            version=record.version,
+            reason=record.reason,
+            image=image,
+            polls=poll.polls,
         )
+        return Finished(succeeded)
 
-    def _waited_long(self, record: ImportRecord) -> bool:
-        return self.now() - (record.updated_at or record.created_at) >= self.patience.settle
+    def _settled(self, record: ImportRecord) -> bool:
+        """Whether the cloud had time to show what it did since the last transition."""
+        return self.now() - (record.updated_at or record.created_at) >= self.policy.settle
 
-    def _cancel_image(self, record: ImportRecord, service: ImageService, live: PollState) -> Next:
+    def _cancel_image(
+        self, record: ImportRecord, service: ImageService, poll: PollState
+    ) -> NextStep:
         if record.cancel == "leave":
-            reason = f"canceled; image {record.image_id} was left as asked"
-            return self._canceled(record, reason, polls=live.polls)
-        # Deleting twice is deleting: whoever dies in between does it again.
+            reason = f"canceled; image {record.image_id} was kept as requested"
+            return self._canceled(record, reason, polls=poll.polls)
+        # DELETE is idempotent; a crash here just repeats it.
         service.delete_image(ImageId(record.image_id or ""))
-        return self._image_deleted(record, live)
+        return self._image_deleted(record, poll)
 
-    def _image_deleted(self, record: ImportRecord, live: PollState) -> Next:
+    def _image_deleted(self, record: ImportRecord, poll: PollState) -> NextStep:
         reason = f"canceled; its image {record.image_id} was deleted"
-        return self._canceled(record, reason, polls=live.polls)
+        return self._canceled(record, reason, polls=poll.polls)
 
-    def _canceled(self, record: ImportRecord, reason: str, **changes: Unpack[Changes]) -> Next:
-        return Finished(
-            self.transitions.move(
-                record.id, from_state=record.state, to=State.CANCELED, reason=reason, **changes
-            )
-        )
+    # --- search after a lost response -------------------------------------------------------
 
-    # --- what became of a lost answer -----------------------------------------------------
-
-    def _uncertain(self, record: ImportRecord, problem: CloudProblem | None) -> Next:
-        why = (
-            f"the answer to the request was lost: {problem}"
-            if isinstance(problem, OutcomeUnknown)
-            else f"looking for its image first: {problem}"
-            if problem
-            else "the worker died while it asked"
-            if record.state is State.SUBMITTING
-            else "IMS says the job succeeded but names no image"
-        )
+    def _uncertain(self, record: ImportRecord, reason: str) -> NextStep:
         record = self.transitions.move(
             record.id,
             from_state=record.state,
             to=State.UNCERTAIN,
             version=record.version,
-            reason=why,
+            reason=reason,
         )
-        return PollAgain(min(self.patience.first, timedelta(seconds=2)), record, PollState())
+        return PollAgain(min(self.policy.first, FIRST_SEARCH), record, PollState())
 
-    def _search(self, record: ImportRecord, service: ImageService, live: PollState) -> Next:
-        if record.job_id is not None and (found := self._job_is_back(record, service)):
-            return found
+    def _search(self, record: ImportRecord, service: ImageService, poll: PollState) -> NextStep:
+        if record.job_id is not None and (step := self._follow_job_again(record, service)):
+            return step
         images = service.images_tagged(record.id)
         if not images:
             since = record.created_at - CLOCK_SKEW
             images = _same_source(record, service.images_named(record.name, since=since))
         match self._of_this_attempt(record, images):
             case [image]:
-                reason = "job id lost; its image was found and is followed"
+                reason = "job id lost; its image was found"
                 record = record.model_copy(update={"reason": reason})
-                return self._verify(record, ImageId(image.id), service, live)
+                return self._verify(record, ImageId(image.id), service, poll)
             case []:
-                return self._nothing_found(record, live)
+                return self._not_found(record, poll)
             case several:
                 ids = ", ".join(image.id for image in several)
-                return self._ask_a_person(record, f"several images for one request: {ids}", live)
+                return self._ask(record, f"several images for one request: {ids}", poll)
 
     def _of_this_attempt(
         self, record: ImportRecord, images: Sequence[ImageFacts]
     ) -> list[ImageFacts]:
-        """Without what earlier attempts have left: dead images, and those that were kept."""
+        """Without images of earlier attempts: dead ones, and those that were kept."""
         if record.attempts <= 1:
             return list(images)
         earlier = self.records.earlier_images(record.id)
         return [image for image in images if image.status not in GONE and image.id not in earlier]
 
-    def _job_is_back(self, record: ImportRecord, service: ImageService) -> Next | None:
+    def _follow_job_again(self, record: ImportRecord, service: ImageService) -> NextStep | None:
+        """Back to RUNNING if IMS knows the job after all."""
         try:
             job = service.read_job(_job_id(record))
         except Refused:
             return None
         if interpret_job(job) == JobSucceeded(None):
-            # The very answer that brought us here.
+            # The response that made the import UNCERTAIN.
             return None
         running = self.transitions.move(record.id, from_state=State.UNCERTAIN, to=State.RUNNING)
         return self._at_once(running)
 
-    def _nothing_found(self, record: ImportRecord, live: PollState) -> Next:
-        since = record.updated_at or record.created_at
-        if self.now() - since < self.patience.settle:
-            return self._again(record, live)
+    def _not_found(self, record: ImportRecord, poll: PollState) -> NextStep:
+        if not self._settled(record):
+            return self._later(record, poll)
         if record.job_id is not None:
-            return self._failed(record, _job_lost(record), polls=live.polls)
+            return self._failed(record, job_lost(record), polls=poll.polls)
         if record.cancel:
-            reason = "canceled; no image of it was found"
-            return self._canceled(record, reason, polls=live.polls)
-        if self.uncertain_policy == "ask" or record.attempts >= MAX_LOST_ANSWERS:
-            return self._ask_a_person(record, "no image found; a person must decide", live)
+            return self._canceled(record, "canceled; no image was found", polls=poll.polls)
+        if self.uncertain_policy == "ask" or record.attempts >= MAX_LOST_RESPONSES:
+            return self._ask(record, "no image found; a person must decide", poll)
         queued = self.transitions.move(
             record.id,
             from_state=State.UNCERTAIN,
             to=State.QUEUED,
             version=record.version,
-            reason=f"no image found within {self.patience.settle}: asking again",
+            reason=f"no image found within {self.policy.settle}: submitting again",
         )
         return self._at_once(queued)
 
-    def _ask_a_person(self, record: ImportRecord, why: str, live: PollState) -> Next:
-        if record.reason != why:
+    def _ask(self, record: ImportRecord, reason: str, poll: PollState) -> NextStep:
+        """Leave the decision to a person."""
+        if record.reason != reason:
             record = self.transitions.move(
                 record.id,
                 from_state=State.UNCERTAIN,
                 to=State.UNCERTAIN,
-                reason=why,
+                reason=reason,
                 waits_for=WaitsFor.PERSON,
             )
-        return PollAgain(self.patience.longest, record, live)
+        return PollAgain(self.policy.longest, record, poll)
 
     # --- what comes next ------------------------------------------------------------------
 
-    def _failed(self, record: ImportRecord, failure: Failure, **changes: Unpack[Changes]) -> Next:
+    def _canceled(self, record: ImportRecord, reason: str, **changes: Unpack[Changes]) -> Finished:
+        return Finished(
+            self.transitions.move(
+                record.id, from_state=record.state, to=State.CANCELED, reason=reason, **changes
+            )
+        )
+
+    def _failed(
+        self, record: ImportRecord, failure: Failure, **changes: Unpack[Changes]
+    ) -> Finished:
         if record.cancel:
-            reason = f"canceled; it had failed by itself: {_why(failure)}"
+            reason = f"canceled; it had already failed: {_text(failure)}"
             return self._canceled(record, reason, **changes)
         changes["error"] = failure
         return Finished(
@@ -450,63 +450,44 @@ class Importer:
                 record.id,
                 from_state=record.state,
                 to=State.FAILED,
-                reason=_why(failure),
+                reason=_text(failure),
                 **changes,
             )
         )
 
     def _flag_overdue(self, record: ImportRecord) -> ImportRecord:
-        late = self.now() - record.created_at
-        if record.overdue or record.state.terminal or late < self.patience.deadline:
+        age = self.now() - record.created_at
+        if record.overdue or record.state.terminal or age < self.policy.deadline:
             return record
-        return self.transitions.add_event(
-            record.id, "overdue", overdue=True, reason=f"still {record.state} after {late}"
-        )
+        reason = f"still {record.state} after {age}"
+        return self.transitions.add_event(record.id, "overdue", overdue=True, reason=reason)
 
-    def _again(
-        self, record: ImportRecord, live: PollState, *, at_least: timedelta | None = None
+    def _later(
+        self, record: ImportRecord, poll: PollState, *, at_least: timedelta | None = None
     ) -> PollAgain:
-        eta = live.progress.eta_s
-        pause = self.patience.pause(
-            live.polls,
-            eta=None if eta is None else timedelta(seconds=eta),
+        eta_s = poll.progress.eta_s
+        pause = self.policy.pause(
+            poll.polls,
+            eta=None if eta_s is None else timedelta(seconds=eta_s),
             overdue=record.overdue,
         )
-        return PollAgain(max(pause, at_least or pause), record, live)
+        return PollAgain(max(pause, at_least or pause), record, poll)
 
-    def _at_once(self, record: ImportRecord, live: PollState | None = None) -> Next:
+    def _at_once(self, record: ImportRecord, poll: PollState | None = None) -> NextStep:
         if record.state.terminal:
             return Finished(self.records.get(record.id))
-        return PollAgain(timedelta(0), record, live or PollState())
+        return PollAgain(timedelta(0), record, poll or PollState())
 
 
 def _job_id(record: ImportRecord) -> JobId:
-    assert record.job_id is not None, f"import {record.id} is {record.state} without a job id"  # noqa: S101  # the ledger's own rule
+    assert record.job_id is not None, f"import {record.id} is {record.state} without a job id"  # noqa: S101  # guaranteed by the transitions
     return JobId(record.job_id)
 
 
-def _why(failure: Failure) -> str:
+def _text(failure: Failure) -> str:
     return f"{failure.code}: {failure.message}"
 
 
 def _same_source(record: ImportRecord, images: Sequence[ImageFacts]) -> list[ImageFacts]:
-    """Of images with our name, those made from our file: `__data_origin` is `file,<image_url>`."""
+    """Images made from our file: their `__data_origin` is `file,<image_url>`."""
     return [image for image in images if image.data_origin == f"file,{record.image_url}"]
-
-
-def _image_is(status: str, record: ImportRecord) -> Failure:
-    return Failure(
-        code=f"IMAGE.{status}",
-        message=f"the job ended, but image {record.image_id} is {status}",
-        error_class=ErrorClass.PERMANENT,
-        hint="Check the image file and submit it again.",
-    )
-
-
-def _job_lost(record: ImportRecord) -> Failure:
-    return Failure(
-        code="JOB.lost",
-        message=f"IMS tells no image of job {record.job_id}, and none of this import was found",
-        error_class=ErrorClass.LOOK_FIRST,
-        hint="Look for the image in the IMS console; submit again if it is not there.",
-    )

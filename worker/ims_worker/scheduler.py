@@ -136,11 +136,11 @@ class Scheduler:
                 self._services.due.remove(hold.import_id)
                 continue
             record, canvas = upcoming[hold.import_id]
-            ticket = ref_to(record, hold.generation)
+            ref = ref_to(record, hold.generation)
             if record.state in (State.QUEUED, State.WAITING):
-                message = submit_signature(self._app, ticket)
+                message = submit_signature(self._app, ref)
             else:
-                message = poll_again(self._app, canvas, ticket, retries=live.polls)
+                message = poll_again(self._app, canvas, ref, retries=live.polls)
             message.apply_async(producer=producer)
 
 

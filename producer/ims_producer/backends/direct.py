@@ -298,7 +298,7 @@ class DirectBackend:
         return self._send(import_flow(self._sender, record), record)
 
     def _poll_now(self, record: ImportRecord) -> bool:
-        return self._send(poll_signature(self._sender, record.id, (ref_to(record),)), record)
+        return self._send(poll_signature(self._sender, ref_to(record)), record)
 
     def _send(self, signature: Signature, record: ImportRecord) -> bool:
         try:

@@ -13,7 +13,7 @@ from typing import Final
 from redis import Redis
 
 from ims_config.names import DUE_KEY, GENERATION_KEY, LIVE_KEY
-from ims_config.records import Progress
+from ims_config.records import Progress, State
 from ims_worker.adapters.redis.scripts import load_script
 from ims_worker.importer import PollState
 
@@ -51,13 +51,18 @@ class Leases:
         self._acquired_at[lease] = monotonic()
         return lease, read_poll_state(state)
 
-    def reschedule(self, lease: Lease, *, after: timedelta, live: PollState) -> bool:
+    def reschedule(self, lease: Lease, *, after: timedelta, poll_state: PollState) -> bool:
         """Release, and set the next due time; False when another message has the import."""
         self.release(lease)
         return bool(
             self._reschedule(
                 keys=[DUE_KEY, GENERATION_KEY, LIVE_KEY],
-                args=[lease.import_id, lease.generation, to_ms(after), _poll_state_json(live)],
+                args=[
+                    lease.import_id,
+                    lease.generation,
+                    to_ms(after),
+                    _poll_state_json(poll_state),
+                ],
             )
         )
 
@@ -86,6 +91,7 @@ def read_poll_state(text: bytes | str | None) -> PollState:
     return PollState(
         polls=int(fields.get("polls", 0)),
         progress=Progress.model_validate(fields),
+        state=State(fields["state"]) if fields.get("state") else None,
         status_text=str(fields.get("status_text", "")),
     )
 
@@ -93,5 +99,5 @@ def read_poll_state(text: bytes | str | None) -> PollState:
 def _poll_state_json(state: PollState) -> str:
     return json.dumps(
         state.progress.model_dump(mode="json")
-        | {"polls": state.polls, "status_text": state.status_text}
+        | {"polls": state.polls, "state": state.state, "status_text": state.status_text}
     )
