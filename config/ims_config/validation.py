@@ -42,7 +42,7 @@ class InvalidInput(ValueError):
 
 
 class HasErrors(Protocol):
-    """A ValidationError of pydantic or FastAPI."""
+    """A ValidationError of pydantic or FastAPI; the entries of the latter have no type."""
 
     def errors(self) -> Sequence[Any]: ...
 
