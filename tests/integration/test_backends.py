@@ -27,7 +27,7 @@ from ims_producer.errors import ApiUnavailable, KeyRefused, WorkerRefused, Worke
 from ims_sandbox.process import free_port
 
 BACKENDS = {"direct": DirectBackend, "http": HttpBackend}
-EVERYBODY = pytest.mark.parametrize("kind", BACKENDS)
+EACH_KIND = pytest.mark.parametrize("kind", BACKENDS)
 # Ids that do not exist, cannot exist, or would change the path of a request.
 NO_IDS = ("nobody", "no such id", "../keys", "a/b", "", "ü", "x" * 100)
 
@@ -393,6 +393,9 @@ def test_a_key_without_the_scope_is_refused_but_learns_the_state(
             client.get(import_id)
         with pytest.raises(InvalidState):
             client.cancel(import_id)
+        client.submit(a_body(name=name), key=name)
+        with pytest.raises(InvalidRequest, match="Idempotency-Key: was used for another request"):
+            client.submit(a_body(name="other"), key=name)
 
 
 def test_an_api_that_does_not_run_is_unavailable() -> None:
@@ -424,7 +427,7 @@ def a_client(kind: str, settings: Settings) -> Iterator[Client]:
         thread.join()
 
 
-@EVERYBODY
+@EACH_KIND
 def test_without_a_queue_requests_are_recorded_and_workers_unavailable(
     kind: str, sqlite_url: str
 ) -> None:
@@ -438,7 +441,7 @@ def test_without_a_queue_requests_are_recorded_and_workers_unavailable(
                 operation()
 
 
-@EVERYBODY
+@EACH_KIND
 def test_without_a_ledger_nothing_is_recorded(kind: str) -> None:
     settings = Settings(
         ledger_url="postgresql+psycopg://nobody@127.0.0.1:1/none",

@@ -1,9 +1,9 @@
 """Operations on webhooks and their deliveries."""
 
 from http import HTTPStatus
-from typing import Annotated, Final
+from typing import Annotated
 
-from fastapi import APIRouter, Path, Query, Response
+from fastapi import APIRouter, Query, Response
 from pydantic import Field
 
 from ims_config.import_request import WebhookUrl
@@ -17,7 +17,6 @@ from ims_producer.api.schemas import MAX_PAGE, Absent, Body, CloudText, IdText
 from ims_producer.http_contract import DeliveryList, Endpoint, WebhookList
 
 S = HTTPStatus
-_ID: Final = Path(pattern=r"^[A-Za-z0-9_\-]{1,64}$")
 
 router = APIRouter(prefix="/v1", tags=["webhooks"])
 
@@ -67,9 +66,7 @@ def add_webhook(backend: Backend, _: AdminOfAllClouds, body: NewWebhook) -> Webh
     summary="Remove a webhook",
     responses=problem_responses(*COMMON_ERRORS, S.NOT_FOUND),
 )
-def remove_webhook(
-    backend: Backend, _: AdminOfAllClouds, webhook_id: Annotated[str, _ID]
-) -> Response:
+def remove_webhook(backend: Backend, _: AdminOfAllClouds, webhook_id: IdText) -> Response:
     """Queued deliveries are still sent."""
     backend.remove_webhook(webhook_id)
     return Response(status_code=S.NO_CONTENT)
@@ -106,7 +103,7 @@ def list_deliveries(
     summary="Send a delivery again",
     responses=problem_responses(*COMMON_ERRORS, S.NOT_FOUND),
 )
-def resend(backend: Backend, caller: Submitter, delivery_id: Annotated[str, _ID]) -> Delivery:
+def resend(backend: Backend, caller: Submitter, delivery_id: IdText) -> Delivery:
     """With the same `webhook-id`; the attempts start again."""
     delivery = backend.ledger.outbox.get(delivery_id)
     try:

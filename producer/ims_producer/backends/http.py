@@ -377,7 +377,7 @@ class HttpBackend:
     def _ledger_error(self, problem: Problem) -> Exception | None:
         match problem.code:
             case ProblemCode.KEY_CONFLICT if problem.import_id is not None:
-                return KeyConflict(self.get(problem.import_id))
+                return self._key_conflict(problem, problem.import_id)
             case ProblemCode.INVALID_STATE if problem.record is not None:
                 return InvalidState(problem.record, problem.rule or "")
             case ProblemCode.CONCURRENT_CHANGE if problem.record is not None:
@@ -387,19 +387,30 @@ class HttpBackend:
             case _:
                 return None
 
+    def _key_conflict(self, problem: Problem, import_id: str) -> Exception:
+        try:
+            return KeyConflict(self.get(import_id))
+        except (KeyRefused, NotFound):
+            # This API key may submit, but not see the import.
+            return _invalid_request(problem)
+
     def _other_error(self, problem: Problem) -> Exception:
         match problem.code:
             case ProblemCode.UNAUTHENTICATED | ProblemCode.FORBIDDEN:
                 return KeyRefused(problem.detail, *map(str, problem.errors))
             case ProblemCode.INVALID_REQUEST | ProblemCode.BODY_TOO_LARGE:
-                errors = [FieldError(error.field, error.detail) for error in problem.errors]
-                return InvalidRequest(*errors or (problem.detail,))
+                return _invalid_request(problem)
             case ProblemCode.WORKER_REFUSED if problem.cloud_error is not None:
                 return WorkerRefused(problem.cloud_error)
             case ProblemCode.WORKER_UNAVAILABLE:
                 return WorkerUnavailable(problem.detail)
             case _:
                 return ApiUnavailable(f"API {self._url}: {problem.detail}")
+
+
+def _invalid_request(problem: Problem) -> InvalidRequest:
+    errors = [FieldError(error.field, error.detail) for error in problem.errors]
+    return InvalidRequest(*errors or (problem.detail,))
 
 
 def _not_our_api(response: requests.Response) -> ApiUnavailable:
