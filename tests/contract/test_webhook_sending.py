@@ -74,11 +74,13 @@ def test_who_is_not_there_is_to_be_tried_again() -> None:
 
         outcome = told(f"http://127.0.0.1:{port}/")
 
-    assert outcome == Rejected(error="no connection could be made")
+    assert outcome == Rejected(error="connection failed")
 
 
 def test_a_name_that_is_not_known_is_to_be_tried_again() -> None:
-    assert told("https://no-such-host.invalid/") == Rejected(error="the host name is not known")
+    assert told("https://no-such-host.invalid/") == Rejected(
+        error="the host name cannot be resolved"
+    )
 
 
 def test_a_name_that_no_resolver_takes_is_only_not_taken() -> None:
@@ -172,7 +174,7 @@ def test_who_does_not_answer_is_left_in_time(
     monkeypatch.setattr("ims_worker.adapters.webhook_sender.READ_TIMEOUT_S", 0.3)
     receiver.gate.clear()
 
-    assert told(receiver.url) == Rejected(error="no answer in time")
+    assert told(receiver.url) == Rejected(error="no response in time")
 
 
 def test_who_answers_a_byte_at_a_time_is_hung_up_on(

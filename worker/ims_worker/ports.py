@@ -1,4 +1,4 @@
-"""What the story of an import needs from the world, in the story's own words."""
+"""Interfaces that the importer uses: cloud, ledger and cool-downs."""
 
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ ProjectId = NewType("ProjectId", str)
 
 
 class JobStatus(StrEnum):
-    """The four documented words, and one for any other the cloud may say."""
+    """The four documented statuses; UNKNOWN stands for any other."""
 
     INIT = "INIT"
     RUNNING = "RUNNING"
@@ -27,14 +27,14 @@ class JobStatus(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CloudJob:
-    """One reading of an IMS job."""
+    """An IMS job at one poll."""
 
     id: JobId
     status: JobStatus
     image_ids: tuple[ImageId, ...] = ()
     """May be known before SUCCESS; several only for jobs with sub-jobs, the system image first."""
     percent: float | None = None
-    """0 to 100, only where IMS gives `process_percent`."""
+    """0 to 100; only if IMS provides `process_percent`."""
     failure: Failure | None = None
     """Set when status is FAIL."""
 
@@ -53,14 +53,16 @@ class ImageService(Protocol):
     def project(self) -> ProjectId: ...
 
     def create_image(self, request: ImportRequest, *, import_id: str) -> JobId:
-        """Ask for the image, once. Raises NotSent, Unavailable (surely not taken), OutcomeUnknown,
-        Refused or LoginRefused."""
+        """Send the create once. Raises NotSent or Unavailable (nothing was created),
+        OutcomeUnknown, Refused or LoginRefused."""
         ...
 
-    def read_job(self, job_id: JobId) -> CloudJob: ...
+    def read_job(self, job_id: JobId) -> CloudJob:
+        """The job. Raises JobNotFound."""
+        ...
 
     def read_image(self, image_id: ImageId) -> ImageFacts | None:
-        """The image, or None where the cloud says there is none."""
+        """The image, or None if it does not exist."""
         ...
 
     def images_tagged(self, import_id: str) -> Sequence[ImageFacts]: ...
@@ -72,7 +74,7 @@ class ImageService(Protocol):
         ...
 
     def delete_image(self, image_id: ImageId) -> None:
-        """Delete an image; one that is gone already is deleted."""
+        """Delete an image; a missing image is no error."""
         ...
 
     def quota(self) -> Quota: ...
@@ -82,8 +84,8 @@ class Clouds(Protocol):
     """The clouds this worker has credentials for."""
 
     def service(self, cloud: str | None) -> ImageService:
-        """IMS of an entry of clouds.yaml; None is the worker's default. Raises Refused when
-        there is no such entry."""
+        """IMS of an entry of clouds.yaml; None is the worker's default. Raises Refused for an
+        unknown entry."""
         ...
 
 
@@ -131,12 +133,12 @@ class Transitions(Protocol):
 
 
 class Cooldowns(Protocol):
-    """Pauses that the cloud asked for, known to every worker. They never raise."""
+    """Pauses that the cloud requested, shared by all workers. Methods never raise."""
 
     def rest(self, project: str, *, create: bool) -> timedelta:
-        """How long no call, or with `create` no create, should be made in this project."""
+        """How long to make no call, or with `create` no create, in this project."""
         ...
 
     def begin(self, project: str, pause: timedelta, *, only_creates: bool) -> None:
-        """Start a pause, or lengthen the one that runs."""
+        """Start a pause, or extend the current one."""
         ...

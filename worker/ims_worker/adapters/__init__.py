@@ -1,1 +1,1 @@
-"""Adapters: everything that talks to a network, sorted by technology."""
+"""Adapters: all network I/O of a worker, sorted by technology."""

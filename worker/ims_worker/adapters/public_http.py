@@ -1,9 +1,8 @@
-"""HTTP to addresses that users gave: only to public hosts, checked when the connection is made.
+"""HTTP to addresses that users supply: only to public hosts, checked when connecting.
 
-A name is resolved once, every address it has must be allowed, and the connection goes to the
-address that was checked: a name that resolves otherwise a moment later gains nothing (OWASP,
-Server-Side Request Forgery Prevention Cheat Sheet). Proxies and redirects would go elsewhere and
-are not used.
+A name is resolved once, all its addresses must be allowed, and the connection uses a checked
+address, so that DNS rebinding fails (OWASP, Server-Side Request Forgery Prevention Cheat Sheet).
+Proxies and redirects would bypass the check and are not used.
 """
 
 import os
@@ -24,16 +23,16 @@ from urllib3.util.retry import Retry
 
 CONNECT_TIMEOUT_S: Final = 5.0
 READ_TIMEOUT_S: Final = 10.0
-# The timeouts above are for single steps: who answers a byte at a time is cut off after this.
+# The timeouts above limit single reads; this limits a server that sends byte by byte.
 TOTAL_S: Final = 20.0
-# Of the addresses that a name has.
-MOST_TRIED: Final = 3
+# Of the addresses of a name.
+MAX_ADDRESSES: Final = 3
 
 Address = IPv4Address | IPv6Address
 
-# Python calls these global, but packets to them may end inside: translators and tunnels that
-# carry another address.
-_CARRIERS: Final = tuple(
+# Global according to Python, but they embed another address, which may be internal (NAT64, 6to4,
+# Teredo).
+_EMBEDDING: Final = tuple(
     ip_network(text)
     for text in ("::/96", "64:ff9b::/96", "64:ff9b:1::/48", "2002::/16", "2001::/32",
                  "192.88.99.0/24", "5f00::/16", "fec0::/10")
@@ -41,11 +40,11 @@ _CARRIERS: Final = tuple(
 
 
 class Forbidden(Exception):
-    """The host has an address that is not public and was not allowed; nothing was sent."""
+    """The host has an address that is neither public nor allowed; nothing was sent."""
 
 
 class AllowList:
-    """Which hosts may be reached although they are not public."""
+    """Hosts that may be reached although they are not public."""
 
     def __init__(self, entries: Iterable[str]) -> None:
         """`entries`: networks, addresses and host names."""
@@ -69,24 +68,23 @@ class AllowList:
 
 
 def is_public(address: Address) -> bool:
-    """Whether the address can only be a host of the internet (IANA's special
-    registries)."""
+    """Whether only a host on the internet can have this address (IANA's special registries)."""
     bare = _unwrapped(address)
-    carried = any(bare in network for network in _CARRIERS if network.version == bare.version)
-    return bare.is_global and not bare.is_multicast and not carried
+    embeds = any(bare in network for network in _EMBEDDING if network.version == bare.version)
+    return bare.is_global and not bare.is_multicast and not embeds
 
 
 def _unwrapped(address: Address) -> Address:
-    # ::ffff:127.0.0.1 is 127.0.0.1 to the kernel.
+    # The kernel connects ::ffff:127.0.0.1 to 127.0.0.1.
     mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
     return mapped or address
 
 
 @contextmanager
 def public_session(allowed: AllowList) -> Iterator[requests.Session]:
-    """A session that sends once, follows no redirect and reaches only what is allowed."""
+    """A session that sends once, follows no redirect and reaches only allowed hosts."""
     with requests.Session() as session:
-        # Proxies of the environment would resolve the name themselves; .netrc has passwords.
+        # Environment proxies would resolve the name themselves; .netrc contains passwords.
         session.trust_env = False
         session.verify = os.environ.get("REQUESTS_CA_BUNDLE") or True
         adapter = _GuardedAdapter(allowed)
@@ -100,7 +98,7 @@ class _GuardedAdapter(HTTPAdapter):
         self._allowed = allowed
         super().__init__(max_retries=Retry(total=0, redirect=0, raise_on_redirect=False))
 
-    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
+    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:  # the signature of requests
         super().init_poolmanager(*args, **kwargs)
         plain = type("Plain", (_Plain,), {"allowed": self._allowed})
         tls = type("Tls", (_Tls,), {"allowed": self._allowed})
@@ -111,11 +109,11 @@ class _GuardedAdapter(HTTPAdapter):
 
 
 class _Guarded:
-    """What a connection does here instead of resolving and connecting as it likes."""
+    """Mixed into a connection: checks every address and limits the total time."""
 
     allowed: AllowList
-    _twin: socket.socket | None = None
-    _clock: Timer | None = None
+    _duplicate: socket.socket | None = None
+    _timer: Timer | None = None
 
     def _new_conn(self) -> socket.socket:
         to: Any = self
@@ -125,21 +123,21 @@ class _Guarded:
         except (socket.gaierror, UnicodeError) as exc:
             raise NameResolutionError(host, to, exc) from exc  # type: ignore[arg-type]  # a name too long
         except TimeoutError as exc:
-            raise ConnectTimeoutError(to, f"no connection to {host} in time") from exc
+            raise ConnectTimeoutError(to, f"connection to {host} timed out") from exc
         except OSError as exc:
-            raise NewConnectionError(to, f"no connection to {host}: {exc}") from exc
-        # TLS takes the socket over; its twin stays good for hanging up.
-        self._twin = sock.dup()
-        self._clock = Timer(TOTAL_S, _hang_up, [self._twin])
-        self._clock.daemon = True
-        self._clock.start()
+            raise NewConnectionError(to, f"connection to {host} failed: {exc}") from exc
+        # TLS detaches the socket; a duplicate can still be shut down.
+        self._duplicate = sock.dup()
+        self._timer = Timer(TOTAL_S, _shut_down, [self._duplicate])
+        self._timer.daemon = True
+        self._timer.start()
         return sock
 
     def close(self) -> None:
-        if self._clock is not None and self._twin is not None:
-            self._clock.cancel()
-            self._twin.close()
-        super().close()  # type: ignore[misc]  # of the connection it is mixed into
+        if self._timer is not None and self._duplicate is not None:
+            self._timer.cancel()
+            self._duplicate.close()
+        super().close()  # type: ignore[misc]  # of the connection class
 
 
 class _Plain(_Guarded, HTTPConnection):
@@ -151,17 +149,17 @@ class _Tls(_Guarded, HTTPSConnection):
 
 
 def _connect(host: str, port: int, allowed: AllowList) -> socket.socket:
-    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    addresses = list(dict.fromkeys(str(each[4][0]) for each in found))
+    infos = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    addresses = list(dict.fromkeys(str(info[4][0]) for info in infos))
     for address in addresses:
         allowed.check(host, ip_address(address))
-    *others, last = addresses[:MOST_TRIED]
+    *others, last = addresses[:MAX_ADDRESSES]
     for address in others:
         with suppress(OSError):
             return create_connection((address, port), timeout=CONNECT_TIMEOUT_S)
     return create_connection((last, port), timeout=CONNECT_TIMEOUT_S)
 
 
-def _hang_up(twin: socket.socket) -> None:
+def _shut_down(sock: socket.socket) -> None:
     with suppress(OSError):
-        twin.shutdown(socket.SHUT_RDWR)
+        sock.shutdown(socket.SHUT_RDWR)

@@ -1,4 +1,4 @@
-"""Sends one webhook: signed as Standard Webhooks say, a CloudEvent in its body."""
+"""Sends one webhook: a CloudEvent, signed according to Standard Webhooks."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,20 +19,20 @@ from ims_worker.adapters.public_http import (
 )
 
 CONTENT_TYPE: Final = "application/cloudevents+json; charset=utf-8"
-# A receiver may ask for a longer pause than ours, but not for ever.
+# A receiver may request a longer pause than ours, up to this.
 LONGEST_RETRY_AFTER: Final = timedelta(hours=12)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Delivered:
-    """The receiver answered 2xx."""
+    """The receiver responded with 2xx."""
 
     http_status: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rejected:
-    """It was not, and whether it is of any use to try again."""
+    """The receiver did not accept it; `final` means that a retry is useless."""
 
     error: str
     http_status: int | None = None
@@ -41,7 +41,7 @@ class Rejected:
 
 
 def signed(message_id: str, body: str, secrets: Sequence[str], at: datetime) -> dict[str, str]:
-    """The headers that say who sent this: one signature for each secret, for rotation."""
+    """The signature headers, with one signature per secret, which allows rotation."""
     return {
         "webhook-id": message_id,
         "webhook-timestamp": str(int(at.timestamp())),
@@ -54,7 +54,7 @@ def signed(message_id: str, body: str, secrets: Sequence[str], at: datetime) -> 
 def send(
     url: str, message_id: str, body: str, *, secrets: Sequence[str], allowed: AllowList
 ) -> Delivered | Rejected:
-    """Send once. Never raises for what the receiver, the network or the address do."""
+    """Send once. Never raises for errors of the receiver, the network or the address."""
     headers = signed(message_id, body, secrets, datetime.now(UTC))
     headers |= {"Content-Type": CONTENT_TYPE, "User-Agent": "ims-import"}
     try:
@@ -66,35 +66,35 @@ def send(
                 headers=headers,
                 timeout=(CONNECT_TIMEOUT_S, READ_TIMEOUT_S),
                 allow_redirects=False,
-                # What a receiver says beyond its status is not read: it may be endless.
+                # The body of the response may be endless, so it is not read.
                 stream=True,
-            ) as answer,
+            ) as response,
         ):
-            return _judge(answer)
+            return _outcome(response)
     except Forbidden as exc:
         return Rejected(error=f"refused: {exc}; allow it with IMS_IMPORT_WEBHOOK_ALLOW", final=True)
     except (requests.RequestException, OSError, ValueError) as exc:
         return Rejected(error=explain(exc).message)
 
 
-def _judge(answer: requests.Response) -> Delivered | Rejected:
-    status = answer.status_code
+def _outcome(response: requests.Response) -> Delivered | Rejected:
+    status = response.status_code
     if HTTPStatus(200) <= status < HTTPStatus.MULTIPLE_CHOICES:
         return Delivered(http_status=status)
     error = f"answered {status}"
-    if answer.is_redirect:
+    if response.is_redirect:
         error += "; redirects are not followed"
     return Rejected(
         error=error,
         http_status=status,
-        # Standard Webhooks: the receiver wants no more of these.
+        # Standard Webhooks: 410 unsubscribes the receiver.
         final=status == HTTPStatus.GONE,
-        retry_after=_retry_after(answer.headers.get("Retry-After", "")),
+        retry_after=_retry_after(response.headers.get("Retry-After", "")),
     )
 
 
 def _retry_after(text: str) -> timedelta | None:
-    """In seconds; as a date it is too rare among receivers to be worth reading."""
+    """In seconds; receivers hardly ever send a date."""
     if not text.isdecimal() or len(text) > len("999999"):
         return None
     return min(timedelta(seconds=int(text)), LONGEST_RETRY_AFTER)

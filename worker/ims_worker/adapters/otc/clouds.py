@@ -9,7 +9,7 @@ import warnings
 import weakref
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from cryptography.fernet import Fernet, MultiFernet
 from keystoneauth1.exceptions import AuthPluginException, ClientException, HttpError
@@ -250,11 +250,12 @@ def login_problem(exc: Exception, auth_url: str | None, *, now: datetime) -> Clo
     return Unavailable(failure, tried=f"{tried} (no response)")
 
 
-def _missing(config: Mapping[str, Any]) -> list[str]:
+def _missing(config: Mapping[str, object]) -> list[str]:
     """What a password login lacks; keystoneauth reports it only after a call."""
     if config.get("auth_type") not in ("password", "v3password"):
         return []
-    auth = config.get("auth") or {}
+    auth = config.get("auth")
+    auth = auth if isinstance(auth, Mapping) else {}
     missing = [] if auth.get("username") or auth.get("user_id") else ["username"]
     return missing if auth.get("password") else [*missing, "password"]
 

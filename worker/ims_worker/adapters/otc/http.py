@@ -1,4 +1,4 @@
-"""HTTP sessions that always time out, never repeat a call, and know whether it left."""
+"""HTTP sessions with timeouts and without retries, and whether a failed request was sent."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from urllib3 import exceptions as cause
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.util.retry import Retry
 
-# What a session's call may raise: keystoneauth's words, and what it lets through.
+# What a call of a session raises: keystoneauth's errors, and those it does not translate.
 CALL_FAILED: Final = (
     ClientException,
     trouble.RequestException,
@@ -29,8 +29,8 @@ _MARK: Final = "ims_nothing_was_sent"
 
 
 @dataclass(frozen=True, slots=True)
-class NoAnswer:
-    """Why a call got no answer, and whether the request can have arrived."""
+class NoResponse:
+    """Why a call got no response, and whether the request may have arrived."""
 
     code: str
     message: str
@@ -44,19 +44,19 @@ def open_session(
     verify: bool | str | None = True,
     cert: str | tuple[str, str] | None = None,
 ) -> Session:
-    """A session that follows no redirect and repeats nothing by itself."""
-    wire = requests.Session()
-    adapter = OneTry((connect_timeout_s, read_timeout_s))
-    wire.mount("https://", adapter)
-    wire.mount("http://", adapter)
+    """A session that neither follows redirects nor retries."""
+    http = requests.Session()
+    adapter = SingleTryAdapter((connect_timeout_s, read_timeout_s))
+    http.mount("https://", adapter)
+    http.mount("http://", adapter)
     return Session(
-        session=wire, verify=verify, cert=cert, redirect=False, connect_retries=0,
+        session=http, verify=verify, cert=cert, redirect=False, connect_retries=0,
         app_name="ims-import",
     )  # fmt: skip
 
 
-class OneTry(HTTPAdapter):
-    """Sends once, always with both timeouts, and marks what failed before anything was sent."""
+class SingleTryAdapter(HTTPAdapter):
+    """Sends once, with both timeouts, and marks errors that occur before anything is sent."""
 
     def __init__(self, timeouts: tuple[float, float]) -> None:
         self._timeouts = timeouts
@@ -65,7 +65,7 @@ class OneTry(HTTPAdapter):
             max_retries=Retry(total=0, connect=0, read=False, redirect=0, status=0, other=0),
         )
 
-    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
+    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:  # the signature of requests
         super().init_poolmanager(*args, **kwargs)
         self.poolmanager.pool_classes_by_scheme = _POOLS
 
@@ -78,12 +78,12 @@ class OneTry(HTTPAdapter):
         self,
         request: requests.PreparedRequest,
         stream: bool = False,  # noqa: FBT001, FBT002  # the signature of requests
-        timeout: Any = None,
+        timeout: float | tuple[float, float] | tuple[float, None] | None = None,
         verify: bool | str = True,  # noqa: FBT001, FBT002  # the signature of requests
-        cert: Any = None,
+        cert: bytes | str | tuple[bytes | str, bytes | str] | None = None,
         proxies: Mapping[str, str] | None = None,
     ) -> requests.Response:
-        """Send with this adapter's timeouts where the caller names none."""
+        """Use this adapter's timeouts unless the caller sets one."""
         return super().send(request, stream, timeout or self._timeouts, verify, cert, proxies)
 
 
@@ -98,7 +98,7 @@ class _MarkedConnection(HTTPConnection):
 
 class _MarkedTlsConnection(HTTPSConnection):
     def connect(self) -> None:
-        # Name, port, proxy tunnel and TLS handshake: all before the first byte of a request.
+        # Name lookup, connection, proxy tunnel and TLS handshake precede the request.
         try:
             super().connect()
         except Exception as exc:
@@ -114,28 +114,27 @@ class _MarkedTlsPool(HTTPSConnectionPool):
     ConnectionCls = _MarkedTlsConnection
 
 
-_POOLS: Final[dict[str, Any]] = {"http": _MarkedPool, "https": _MarkedTlsPool}
+_POOLS: Final = {"http": _MarkedPool, "https": _MarkedTlsPool}
 
 _READ_TIMEOUT: Final = (cause.ReadTimeoutError, trouble.ReadTimeout)
 _TLS: Final = (trouble.SSLError, cause.SSLError)
-# Causes that arise before the first byte of a request, the more precise first: urllib3 has made
-# some of them kinds of others.
-_BEFORE_SENDING: Final[tuple[tuple[tuple[type[Exception], ...], NoAnswer], ...]] = (
+# Causes that precede the request, subclasses first: some are subclasses of others in urllib3.
+_BEFORE_SENDING: Final[tuple[tuple[tuple[type[Exception], ...], NoResponse], ...]] = (
     (
         (cause.NameResolutionError,),
-        NoAnswer("NETWORK.name", "the host name is not known", sent=False),
+        NoResponse("NETWORK.name", "the host name cannot be resolved", sent=False),
     ),
     (
         (cause.NewConnectionError,),
-        NoAnswer("NETWORK.refused", "no connection could be made", sent=False),
+        NoResponse("NETWORK.refused", "connection failed", sent=False),
     ),
     (
         (cause.ConnectTimeoutError, trouble.ConnectTimeout),
-        NoAnswer("NETWORK.connect-timeout", "no connection in time", sent=False),
+        NoResponse("NETWORK.connect-timeout", "connection timed out", sent=False),
     ),
     (
         (SSLCertVerificationError,),
-        NoAnswer("NETWORK.tls", "the certificate is not trusted", sent=False),
+        NoResponse("NETWORK.tls", "the certificate is not trusted", sent=False),
     ),
     (
         (
@@ -145,14 +144,14 @@ _BEFORE_SENDING: Final[tuple[tuple[tuple[type[Exception], ...], NoAnswer], ...]]
             trouble.InvalidHeader,
             cause.LocationParseError,
         ),
-        NoAnswer("NETWORK.address", "the address is not usable", sent=False),
+        NoResponse("NETWORK.address", "the address is invalid", sent=False),
     ),
 )
 
 
-def explain(exc: BaseException) -> NoAnswer:
-    """Read the causes of a failed call: requests and keystoneauth use the same words for
-    "refused before sending" and "dropped after sending", and only the causes differ."""
+def explain(exc: BaseException) -> NoResponse:
+    """Classify a failed call by its causes, because requests and keystoneauth raise the same
+    errors for "refused before sending" and "dropped after sending"."""
     causes = list(_causes(exc))
 
     def is_any(kinds: tuple[type[Exception], ...]) -> bool:
@@ -160,19 +159,19 @@ def explain(exc: BaseException) -> NoAnswer:
 
     unsent = any(getattr(each, _MARK, False) for each in causes)
     if is_any(_READ_TIMEOUT) and not unsent:
-        return NoAnswer("NETWORK.read-timeout", "no answer in time", sent=True)
+        return NoResponse("NETWORK.read-timeout", "no response in time", sent=True)
     for kinds, meaning in _BEFORE_SENDING:
         if is_any(kinds):
             return meaning
     if unsent:
         what = "tls" if is_any(_TLS) else "refused"
-        return NoAnswer(f"NETWORK.{what}", "no connection could be made", sent=False)
-    return NoAnswer("NETWORK.lost", "the connection was lost before the answer", sent=True)
+        return NoResponse(f"NETWORK.{what}", "connection failed", sent=False)
+    return NoResponse("NETWORK.lost", "the connection was lost before the response", sent=True)
 
 
 def _causes(exc: BaseException) -> Iterator[BaseException]:
-    """An exception and all it stands for: libraries use `from`, context, arguments, `reason`."""
-    waiting: list[Any] = [exc]
+    """An exception and its causes: libraries use `from`, context, arguments and `reason`."""
+    waiting: list[object] = [exc]
     seen: set[int] = set()
     while waiting:
         each = waiting.pop()

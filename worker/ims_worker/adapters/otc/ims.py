@@ -1,4 +1,4 @@
-"""IMS over HTTP: each call once, each answer sorted by what is known about its effect."""
+"""The IMS client: sends each create once and classifies every response by its effect."""
 
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -6,7 +6,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from http import HTTPStatus
-from typing import Any, Final, Literal, Protocol, TypeVar
+from typing import Final, Literal, Protocol, TypeVar
 from urllib.parse import quote
 
 from keystoneauth1.exceptions import CatalogException
@@ -80,8 +80,8 @@ class Authenticator(Protocol):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Answer:
-    """What came back."""
+class ImsResponse:
+    """A response with its error, if it has one."""
 
     status: int
     body: bytes = field(repr=False)
@@ -92,7 +92,7 @@ class Answer:
 
 
 class ImsService:
-    """The part of IMS an import uses, in the project of the token. Safe for threads."""
+    """The part of IMS an import uses, in the project of the credentials. Thread-safe."""
 
     def __init__(
         self,
@@ -122,52 +122,52 @@ class ImsService:
         return ProjectId(project)
 
     def create_image(self, request: ImportRequest, *, import_id: str) -> JobId:
-        """Ask once; only a refused token, which surely made nothing, leads to a second try."""
+        """Send the create once; only refused credentials, which create nothing, cause a retry."""
         path, body = to_wire(request, import_id=import_id)
-        answer = self._ask("POST", path, body=body)
-        if answer.failure is not None:
-            raise self._create_failed(answer, answer.failure)
+        response = self._request("POST", path, body=body)
+        if response.failure is not None:
+            raise self._create_failed(response, response.failure)
         try:
-            return responses.parse_job_id(answer.body)
+            return responses.parse_job_id(response.body)
         except Unreadable as exc:
-            raise OutcomeUnknown(_unreadable(answer, exc), tried=answer.tried) from exc
+            raise OutcomeUnknown(_unreadable(response, exc), tried=response.tried) from exc
 
     def read_job(self, job_id: JobId) -> CloudJob:
         path = (
-            f"/v1/cloudimages/job/{_part(job_id)}"
+            f"/v1/cloudimages/job/{_quoted(job_id)}"
             if self._job_api == "progress"
-            else f"/v1/{_part(self.project())}/jobs/{_part(job_id)}"
+            else f"/v1/{_quoted(self.project())}/jobs/{_quoted(job_id)}"
         )
-        answer = self._ask("GET", path)
-        if answer.failure is not None:
-            unknown = meaning_of(answer.failure.code) is Meaning.JOB_NOT_FOUND
-            if unknown and answer.status < _SERVER_ERROR:
-                raise JobNotFound(answer.failure, tried=answer.tried)
-            raise self._read_failed(answer, answer.failure)
-        return _parsed(answer, lambda body: responses.parse_job(body, asked=job_id))
+        response = self._request("GET", path)
+        if response.failure is not None:
+            unknown = meaning_of(response.failure.code) is Meaning.JOB_NOT_FOUND
+            if unknown and response.status < _SERVER_ERROR:
+                raise JobNotFound(response.failure, tried=response.tried)
+            raise self._read_failed(response, response.failure)
+        return _parsed(response, lambda body: responses.parse_job(body, asked=job_id))
 
     def read_image(self, image_id: ImageId) -> ImageFacts | None:
-        answer = self._ask("GET", f"/v2/images/{_part(image_id)}")
-        if answer.failure is None:
-            return _parsed(answer, responses.parse_image)
-        if _no_such_image(answer.status, answer.failure.code):
+        response = self._request("GET", f"/v2/images/{_quoted(image_id)}")
+        if response.failure is None:
+            return _parsed(response, responses.parse_image)
+        if _no_such_image(response.status, response.failure.code):
             return None
-        raise self._read_failed(answer, answer.failure)
+        raise self._read_failed(response, response.failure)
 
     def images_tagged(self, import_id: str) -> Sequence[ImageFacts]:
-        """Images with our tag. Written `key.value` or `key=value`, queried as `key=value`; where
-        a filter is ignored, other people's images must not pass for ours."""
-        ours = {f"{IMPORT_ID_TAG}{sign}{import_id}" for sign in "=."}
-        found = self._images({"tag": f"{IMPORT_ID_TAG}={import_id}"})
-        return [image for image in found if ours.intersection(image.tags)]
+        """Images with the tag of this import. IMS writes `key.value` or `key=value` and takes
+        `key=value` in a query. The result is filtered again in case IMS ignores the query."""
+        tags = {f"{IMPORT_ID_TAG}{sign}{import_id}" for sign in "=."}
+        images = self._images({"tag": f"{IMPORT_ID_TAG}={import_id}"})
+        return [image for image in images if tags.intersection(image.tags)]
 
     def images_named(self, name: str, *, since: datetime) -> Sequence[ImageFacts]:
         moment = since.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-        found = self._images({"name": name, "created_at": f"gte:{moment}"})
-        # `created_at` of the same second format compares as text.
+        images = self._images({"name": name, "created_at": f"gte:{moment}"})
+        # Timestamps of this format sort as text.
         return [
             image
-            for image in found
+            for image in images
             if image.name == name and (image.created_at is None or image.created_at >= moment)
         ]
 
@@ -175,67 +175,67 @@ class ImsService:
         return self._images({"__imagetype": "private"})
 
     def delete_image(self, image_id: ImageId) -> None:
-        answer = self._ask("DELETE", f"/v2/images/{_part(image_id)}")
-        if answer.failure is None or _no_such_image(answer.status, answer.failure.code):
+        response = self._request("DELETE", f"/v2/images/{_quoted(image_id)}")
+        if response.failure is None or _no_such_image(response.status, response.failure.code):
             return
-        raise self._read_failed(answer, answer.failure)
+        raise self._read_failed(response, response.failure)
 
     def quota(self) -> Quota:
-        answer = self._ask("GET", "/v1/cloudimages/quota")
-        if answer.failure is not None:
-            raise self._read_failed(answer, answer.failure)
-        return _parsed(answer, responses.parse_quota)
+        response = self._request("GET", "/v1/cloudimages/quota")
+        if response.failure is not None:
+            raise self._read_failed(response, response.failure)
+        return _parsed(response, responses.parse_quota)
 
     # --- one call -------------------------------------------------------------------------
 
     def _images(self, query: Mapping[str, str]) -> list[ImageFacts]:
-        """All pages: the marker is the last image's id, and no answer says which page is last."""
+        """All pages. The marker is the id of the last image; IMS does not mark the last page."""
         owner = self.project()
-        found: dict[str, ImageFacts] = {}
+        images: dict[str, ImageFacts] = {}
         marker: dict[str, str] = {}
         for _ in range(MAX_PAGES):
             params = {"owner": str(owner), **query, "limit": str(PAGE), **marker}
-            answer = self._ask("GET", "/v2/cloudimages", params=params)
-            if answer.failure is not None:
-                raise self._read_failed(answer, answer.failure)
-            page = _parsed(answer, responses.parse_images)
-            news = [image for image in page if image.id not in found]
-            found.update({image.id: image for image in news})
-            # A service that ignores the marker answers the same page for ever.
-            if len(page) < PAGE or not news:
-                return list(found.values())
+            response = self._request("GET", "/v2/cloudimages", params=params)
+            if response.failure is not None:
+                raise self._read_failed(response, response.failure)
+            page = _parsed(response, responses.parse_images)
+            new = [image for image in page if image.id not in images]
+            images.update({image.id: image for image in new})
+            # A service that ignores the marker returns the same page again and again.
+            if len(page) < PAGE or not new:
+                return list(images.values())
             marker = {"marker": page[-1].id}
         raise Unavailable(_TOO_MANY, tried="GET /v2/cloudimages")
 
-    def _ask(
+    def _request(
         self,
         method: str,
         path: str,
         *,
         params: Mapping[str, str] | None = None,
-        body: Mapping[str, Any] | None = None,
-    ) -> Answer:
+        body: Mapping[str, object] | None = None,
+    ) -> ImsResponse:
         for _ in range(TRIES):
-            answer = self._send(method, path, params, body)
-            if not _credentials_refused(answer):
-                return answer
+            response = self._send(method, path, params, body)
+            if not _credentials_refused(response):
+                return response
             # After the retry as well: the plugin learns that new credentials do not help.
             if not self._auth.invalidate():
                 break
-        assert answer.failure is not None  # noqa: S101  # a refusal is one
-        raise Refused(_with_class(answer.failure, ErrorClass.AUTH), tried=answer.tried)
+        assert response.failure is not None  # noqa: S101  # a refusal is one
+        raise Refused(_with_class(response.failure, ErrorClass.AUTH), tried=response.tried)
 
     def _send(
         self,
         method: str,
         path: str,
         params: Mapping[str, str] | None,
-        body: Mapping[str, Any] | None,
-    ) -> Answer:
+        body: Mapping[str, object] | None,
+    ) -> ImsResponse:
         headers = dict(self._auth.get_headers(self._session) or {})
         url = self._endpoint() + path
         try:
-            response = self._session.request(
+            raw = self._session.request(
                 url,
                 method,
                 headers=headers,
@@ -246,21 +246,21 @@ class ImsService:
                 redirect=False,
                 connect_retries=0,
                 status_code_retries=0,
-                # keystoneauth's debug lines hold headers and bodies.
+                # keystoneauth's debug log contains headers and bodies.
                 log=False,
             )
         except CALL_FAILED as exc:
-            raise _no_answer(exc, method, path) from exc
-        status, content = int(response.status_code), response.content or b""
+            raise _no_response(exc, method, path) from exc
+        status, content = int(raw.status_code), raw.content or b""
         failure = None
-        request_id = responses.request_id_of(response.headers)
+        request_id = responses.request_id_of(raw.headers)
         if not HTTPStatus.OK <= status < HTTPStatus.MULTIPLE_CHOICES:
-            failure = responses.parse_failure(status, content, response.headers)
+            failure = responses.parse_failure(status, content, raw.headers)
             request_id = failure.request_id
-        return Answer(
+        return ImsResponse(
             status=status,
             body=content,
-            headers=response.headers,
+            headers=raw.headers,
             tried=_tried(method, path, f"HTTP {status}", request_id),
             failure=failure,
         )
@@ -279,43 +279,43 @@ class ImsService:
             raise Refused(_no_endpoint(self._region), tried="look up the IMS endpoint")
         return _VERSION.sub("", url.rstrip("/"))
 
-    # --- what an answer means -------------------------------------------------------------
+    # --- what a response means -------------------------------------------------------------
 
-    def _create_failed(self, answer: Answer, failure: Failure) -> CloudProblem:
-        """Sort by what may have been made: nothing, perhaps something, or nothing ever."""
+    def _create_failed(self, response: ImsResponse, failure: Failure) -> CloudProblem:
+        """Classify by what IMS may have created: nothing yet, perhaps an image, or nothing ever."""
         meaning = meaning_of(failure.code)
-        if answer.status in _NOT_ACCEPTED or meaning is Meaning.TOO_MANY_CALLS:
-            return self._unavailable(answer, failure)
-        if not _says_no(answer.status):
-            return OutcomeUnknown(_with_class(failure, ErrorClass.LOOK_FIRST), tried=answer.tried)
+        if response.status in _NOT_ACCEPTED or meaning is Meaning.TOO_MANY_CALLS:
+            return self._unavailable(response, failure)
+        if not _is_refusal(response.status):
+            return OutcomeUnknown(_with_class(failure, ErrorClass.LOOK_FIRST), tried=response.tried)
         if meaning is Meaning.UNSURE_AFTER_CREATE:
-            return Refused(_with_class(failure, ErrorClass.LOOK_FIRST), tried=answer.tried)
+            return Refused(_with_class(failure, ErrorClass.LOOK_FIRST), tried=response.tried)
         if failure.error_class is ErrorClass.RETRY:
-            return self._unavailable(answer, failure)
-        return Refused(failure, tried=answer.tried)
+            return self._unavailable(response, failure)
+        return Refused(failure, tried=response.tried)
 
-    def _read_failed(self, answer: Answer, failure: Failure) -> CloudProblem:
+    def _read_failed(self, response: ImsResponse, failure: Failure) -> CloudProblem:
         """A read changes nothing, so it may be repeated unless the cloud plainly refuses."""
-        refused = HTTPStatus.BAD_REQUEST <= answer.status < _SERVER_ERROR
+        refused = HTTPStatus.BAD_REQUEST <= response.status < _SERVER_ERROR
         if refused and failure.error_class is not ErrorClass.RETRY:
-            return Refused(failure, tried=answer.tried)
-        return self._unavailable(answer, failure)
+            return Refused(failure, tried=response.tried)
+        return self._unavailable(response, failure)
 
-    def _unavailable(self, answer: Answer, failure: Failure) -> Unavailable:
-        pause = responses.parse_retry_after(answer.headers.get("Retry-After"), now=self._now())
+    def _unavailable(self, response: ImsResponse, failure: Failure) -> Unavailable:
+        pause = responses.parse_retry_after(response.headers.get("Retry-After"), now=self._now())
         retry = _with_class(failure, ErrorClass.RETRY)
-        throttled = answer.status == HTTPStatus.TOO_MANY_REQUESTS
+        throttled = response.status == HTTPStatus.TOO_MANY_REQUESTS
         by_status = ThrottleScope.ALL_CALLS if throttled else None
         if scope := _THROTTLES.get(meaning_of(failure.code), by_status):
-            return Throttled(retry, scope=scope, tried=answer.tried, retry_after=pause)
-        return Unavailable(retry, tried=answer.tried, retry_after=pause)
+            return Throttled(retry, scope=scope, tried=response.tried, retry_after=pause)
+        return Unavailable(retry, tried=response.tried, retry_after=pause)
 
 
 _SERVER_ERROR: Final = HTTPStatus.INTERNAL_SERVER_ERROR
 
 _NO_PROJECT: Final = Failure(
     code="TOKEN.no-project",
-    message="the token is for no project, and IMS is a service of projects",
+    message="the credentials have no project, which IMS needs",
     error_class=ErrorClass.BLOCKED,
     hint="Set project_name (e.g. eu-de or eu-de_myproject) in the cloud's entry of clouds.yaml.",
 )
@@ -323,7 +323,7 @@ _TOO_MANY: Final = Failure(
     code="ANSWER.too-long",
     message=f"more than {MAX_PAGES * PAGE} images match",
     error_class=ErrorClass.RETRY,
-    hint="The project has very many images of this name; delete some.",
+    hint="Delete images that are no longer needed: the project has too many to list.",
 )
 
 
@@ -336,7 +336,7 @@ def _no_endpoint(region: str | None) -> Failure:
     )
 
 
-def _no_answer(exc: BaseException, method: str, path: str) -> CloudProblem:
+def _no_response(exc: BaseException, method: str, path: str) -> CloudProblem:
     why = explain(exc)
     kind: type[CloudProblem] = NotSent
     error_class = ErrorClass.RETRY
@@ -350,45 +350,46 @@ def _no_answer(exc: BaseException, method: str, path: str) -> CloudProblem:
         message=f"{why.message}: {responses.clean(exc, longest=300)}",
         error_class=error_class,
         hint=(
-            "It is looked up whether the request arrived."
+            "ims-import checks whether the request arrived before it retries."
             if kind is OutcomeUnknown
-            else "Check the network, proxy and DNS of the worker; it is tried again."
+            else "Check the worker's network, proxy and DNS; retrying automatically."
         ),
     )
-    return kind(failure, tried=_tried(method, path, "no answer", None))
+    return kind(failure, tried=_tried(method, path, "no response", None))
 
 
-def _unreadable(answer: Answer, exc: Exception) -> Failure:
+def _unreadable(response: ImsResponse, exc: Exception) -> Failure:
     return Failure(
         code="ANSWER.unreadable",
         message=responses.clean(exc),
         error_class=ErrorClass.LOOK_FIRST,
-        hint="It is looked up what became of the request; check what stands between us and IMS.",
-        http_status=answer.status,
-        request_id=responses.request_id_of(answer.headers),
+        hint="ims-import checks the outcome before it retries. Check for a proxy in front of IMS.",
+        http_status=response.status,
+        request_id=responses.request_id_of(response.headers),
     )
 
 
-def _parsed(answer: Answer, parse: Callable[[bytes], T]) -> T:
+def _parsed(response: ImsResponse, parse: Callable[[bytes], T]) -> T:
     try:
-        return parse(answer.body)
+        return parse(response.body)
     except Unreadable as exc:
-        failure = _with_class(_unreadable(answer, exc), ErrorClass.RETRY)
-        raise Unavailable(failure, tried=answer.tried) from exc
+        failure = _with_class(_unreadable(response, exc), ErrorClass.RETRY)
+        raise Unavailable(failure, tried=response.tried) from exc
 
 
-def _credentials_refused(answer: Answer) -> bool:
+def _credentials_refused(response: ImsResponse) -> bool:
     """By status or by code: IMS also refuses tokens with 400."""
-    if answer.failure is None:
+    if response.failure is None:
         return False
-    by_code = answer.failure.error_class is ErrorClass.AUTH
-    return answer.status == HTTPStatus.UNAUTHORIZED or (
-        by_code and answer.status == HTTPStatus.BAD_REQUEST
+    by_code = response.failure.error_class is ErrorClass.AUTH
+    return response.status == HTTPStatus.UNAUTHORIZED or (
+        by_code and response.status == HTTPStatus.BAD_REQUEST
     )
 
 
-def _says_no(status: int) -> bool:
-    """A 408 may come when the whole request is there, and a 302 or 303 when it was carried out."""
+def _is_refusal(status: int) -> bool:
+    """Whether IMS surely created nothing. A 408 may follow a complete request, and a 302 or 303
+    a successful one."""
     if status in _ELSEWHERE:
         return True
     return HTTPStatus.BAD_REQUEST <= status < _SERVER_ERROR and status != HTTPStatus.REQUEST_TIMEOUT
@@ -410,5 +411,5 @@ def _tried(method: str, path: str, result: str, request_id: str | None) -> str:
     return f"{method} {path} ({result}{request})"
 
 
-def _part(value: str) -> str:
+def _quoted(value: str) -> str:
     return quote(value, safe="")

@@ -1,7 +1,7 @@
-"""An import request in IMS's own words: which path, which body."""
+"""The HTTP path and JSON body of a create in IMS."""
 
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Final
 
 from ims_config.import_request import ABOUT_THE_IMPORT, DataImage, ImportRequest, Kind
 from ims_config.names import IMPORT_ID_TAG
@@ -13,14 +13,16 @@ PATHS: Final[Mapping[Kind, str]] = {
     Kind.QUICK: "/v2/cloudimages/quickimport/action",
 }
 
-# Ours alone, or worded otherwise: `tags` would be `key.value` strings, which exclude
-# `image_tags`; `is_config_init` was dropped by the API in 2022.
+# Fields that IMS does not know or names differently: IMS's own `tags` are `key.value` strings,
+# which exclude `image_tags`; the API dropped `is_config_init` in 2022.
 _NOT_SENT: Final = ABOUT_THE_IMPORT | {"kind", "cloud", "tags", "is_config_init", "data_images"}
 
 
-def to_wire(request: ImportRequest, *, import_id: str) -> tuple[str, dict[str, Any]]:
-    """Path and JSON body of the create, carrying the tag by which its image is found again."""
-    body = request.model_dump(mode="json", exclude=set(_NOT_SENT), exclude_none=True)
+def to_wire(request: ImportRequest, *, import_id: str) -> tuple[str, dict[str, object]]:
+    """Path and JSON body, with the tag that identifies the image of this import."""
+    body: dict[str, object] = request.model_dump(
+        mode="json", exclude=set(_NOT_SENT), exclude_none=True
+    )
     if request.kind is Kind.ISO:
         body["type"] = "IsoImage"
     if request.data_images:
@@ -29,9 +31,9 @@ def to_wire(request: ImportRequest, *, import_id: str) -> tuple[str, dict[str, A
     return PATHS[request.kind], body
 
 
-def _data_image(disk: DataImage) -> dict[str, Any]:
-    # Without our id: the search for a lost image must find the system image alone.
-    body = disk.model_dump(mode="json", exclude={"tags"}, exclude_none=True)
+def _data_image(disk: DataImage) -> dict[str, object]:
+    # Without the import id: the search by tag must find only the system image.
+    body: dict[str, object] = disk.model_dump(mode="json", exclude={"tags"}, exclude_none=True)
     if disk.tags:
         body["image_tags"] = [{"key": key, "value": value} for key, value in disk.tags.items()]
     return body

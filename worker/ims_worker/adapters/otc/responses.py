@@ -1,6 +1,6 @@
-"""Parsers of everything IAM, IMS and what stands between answer: past here, only our own words.
+"""Parsers of the responses of IAM, IMS, the API gateway and proxies.
 
-They take any bytes and raise nothing but Unreadable, which callers turn into the right problem.
+They take any bytes and raise only Unreadable, which the caller translates into a CloudProblem.
 """
 
 import json
@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from html import unescape
-from typing import Any, Final
+from typing import Final
 
 from ims_config.records import ErrorClass, Failure, ImageFacts
 from ims_worker.adapters.otc.error_catalog import advice_for
@@ -18,7 +18,7 @@ from ims_worker.ports import CloudJob, ImageId, JobId, JobStatus, Quota
 
 LONGEST_MESSAGE: Final = 500
 LONGEST_ID: Final = 128
-# Nobody waits a year because a header says so.
+# A longer Retry-After is not plausible.
 LONGEST_RETRY_AFTER: Final = timedelta(hours=1)
 FULL: Final = 100.0
 
@@ -31,7 +31,7 @@ _REQUEST_ID_HEADERS: Final = ("x-request-id", "x-openstack-request-id")
 _CODE: Final = re.compile(r"[A-Za-z][\w.\-]{1,63}", re.ASCII)
 _NUMBERED: Final = re.compile(r"(?i:img|iam|apigw)\.\d+", re.ASCII)
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f]+")
-# Tokens are CMS blobs (`MII…`) or Fernet (`gAAAA…`); no honest word is 100 characters long.
+# Tokens are CMS (`MII…`) or Fernet (`gAAAA…`); no ordinary word has 100 characters.
 _TOKEN: Final = re.compile(r"(?:MII|gAAAA)[\w+/=\-]{16,}|[\w+/=\-]{100,}", re.ASCII)
 _NAMED_SECRET: Final = re.compile(
     r"(?i)((?:x-(?:auth|subject)-token|password|passwd|secret)[\"']?\s*[:=]\s*)[^\s,;}]+"
@@ -43,33 +43,41 @@ _XML: Final = {
 }
 
 
+JsonObject = Mapping[str, object]
+
+
 class Unreadable(ValueError):
-    """An answer that is not what was asked for; says why, in words for a log."""
+    """A response without the expected content; the message says what is missing."""
 
 
 # --- text -----------------------------------------------------------------------------------
 
 
-def clean(text: Any, *, longest: int = LONGEST_MESSAGE) -> str:
-    """One printable line of sane length that holds no token and that any database takes."""
-    # Cut before the expressions run: a body may be megabytes.
+def clean(text: object, *, longest: int = LONGEST_MESSAGE) -> str:
+    """One printable line of limited length, without tokens, that every database accepts."""
+    # Cut before the regular expressions run, because a body may have megabytes.
     line = str(text)[: longest * 8].encode("utf-8", "replace").decode("utf-8")
     line = " ".join(_CONTROL.sub(" ", line).split())
     line = _NAMED_SECRET.sub(r"\1***", _TOKEN.sub("***", line))
     return line if len(line) <= longest else line[: longest - 1] + "…"
 
 
-def parse_json(body: bytes) -> Any:
-    """The JSON of a body."""
+def parse_json(body: bytes) -> object:
+    """The JSON value of a body."""
     try:
-        return json.loads(body)
-    # A few kilobytes of '[' are enough for the recursion limit.
+        value: object = json.loads(body)
+    # A few kilobytes of '[' exceed the recursion limit.
     except (ValueError, RecursionError) as exc:
-        raise Unreadable(f"no JSON: {clean(_text(body), longest=120)!r}") from exc
+        raise Unreadable(f"no JSON: {_excerpt(body)}") from exc
+    return value
+
+
+def _excerpt(body: bytes) -> str:
+    return repr(clean(_text(body), longest=120))
 
 
 def _text(body: bytes) -> str:
-    """What a person would see of a body, HTML included."""
+    """The visible text of a body, also of HTML."""
     shown = body[: LONGEST_MESSAGE * 20].decode("utf-8", "replace")
     if "<" in shown:
         shown = re.sub(r"(?is)<(script|style)\b[^>]*>[^<]*", " ", shown)
@@ -81,10 +89,10 @@ def _text(body: bytes) -> str:
 
 
 def parse_failure(status: int, body: bytes, headers: Mapping[str, str]) -> Failure:
-    """What an answer of 3xx, 4xx or 5xx says, whoever wrote it: IMS, IAM, gateway or a proxy."""
-    said = _said_in_json(body) or _said_in_xml(body)
-    code = _first_code(said) or f"HTTP.{status}"
-    message = _first_text(said, _MESSAGE_KEYS) or clean(_text(body)) or f"HTTP {status}, no text"
+    """The error in a response of 3xx, 4xx or 5xx from IMS, IAM, the gateway or a proxy."""
+    parts = _json_parts(body) or _xml_parts(body)
+    code = _first_code(parts) or f"HTTP.{status}"
+    message = _first_text(parts, _MESSAGE_KEYS) or clean(_text(body)) or f"HTTP {status}, no text"
     advice = advice_for(code, status)
     return Failure(
         code=code,
@@ -92,21 +100,19 @@ def parse_failure(status: int, body: bytes, headers: Mapping[str, str]) -> Failu
         error_class=advice.error_class,
         hint=advice.hint,
         http_status=status,
-        request_id=_first_text(said, _REQUEST_ID_KEYS) or request_id_of(headers),
+        request_id=_first_text(parts, _REQUEST_ID_KEYS) or request_id_of(headers),
     )
 
 
 def request_id_of(headers: Mapping[str, str]) -> str | None:
-    """The cloud's own name of this call, for its support."""
+    """The cloud's id of this call, for its support."""
     lower = {str(name).lower(): value for name, value in headers.items()}
-    found = [
-        clean(lower[name], longest=LONGEST_ID) for name in _REQUEST_ID_HEADERS if name in lower
-    ]
-    return found[0] if found and found[0] else None
+    values = [lower[name] for name in _REQUEST_ID_HEADERS if name in lower]
+    return clean(values[0], longest=LONGEST_ID) or None if values else None
 
 
 def parse_retry_after(value: str | None, *, now: datetime) -> timedelta | None:
-    """Seconds or an HTTP date; None where it says nothing usable."""
+    """The pause of a Retry-After header in seconds or as an HTTP date; None if it has neither."""
     text = (value or "").strip()
     if re.fullmatch(r"\d{1,9}", text, re.ASCII):
         pause = timedelta(seconds=int(text))
@@ -119,29 +125,29 @@ def parse_retry_after(value: str | None, *, now: datetime) -> timedelta | None:
     return min(max(pause, timedelta(0)), LONGEST_RETRY_AFTER)
 
 
-def _said_in_json(body: bytes) -> list[Mapping[str, Any]]:
-    """The objects an error may be in: `error`, the top, and whatever is nested one level."""
+def _json_parts(body: bytes) -> list[JsonObject]:
+    """The objects that may contain the error: `error`, the top, and those nested one level."""
     try:
         top = parse_json(body)
     except Unreadable:
         return []
     if not isinstance(top, Mapping):
         return []
-    inner = [value for value in top.values() if isinstance(value, Mapping)]
+    nested = [value for value in top.values() if isinstance(value, Mapping)]
     error = top.get("error")
     first = [error] if isinstance(error, Mapping) else []
-    return [*first, top, *inner]
+    return [*first, top, *nested]
 
 
-def _said_in_xml(body: bytes) -> list[Mapping[str, Any]]:
-    shown = body[:8192].decode("utf-8", "replace")
-    found = {name: match[1] for name, rule in _XML.items() if (match := rule.search(shown))}
-    return [found] if "code" in found else []
+def _xml_parts(body: bytes) -> list[JsonObject]:
+    text = body[:8192].decode("utf-8", "replace")
+    part = {name: match[1] for name, rule in _XML.items() if (match := rule.search(text))}
+    return [part] if "code" in part else []
 
 
-def _first_code(said: Iterable[Mapping[str, Any]]) -> str | None:
+def _first_code(parts: Iterable[JsonObject]) -> str | None:
     """IAM sends the HTTP status as `code`; a bare number is not an error code."""
-    for part in said:
+    for part in parts:
         for key in _CODE_KEYS:
             value = part.get(key)
             if isinstance(value, str) and _CODE.fullmatch(value.strip()):
@@ -152,9 +158,9 @@ def _first_code(said: Iterable[Mapping[str, Any]]) -> str | None:
     return None
 
 
-def _first_text(said: Iterable[Mapping[str, Any]], keys: Sequence[str]) -> str | None:
+def _first_text(parts: Iterable[JsonObject], keys: Sequence[str]) -> str | None:
     longest = LONGEST_ID if keys is _REQUEST_ID_KEYS else LONGEST_MESSAGE
-    for part in said:
+    for part in parts:
         for key in keys:
             value = part.get(key)
             if isinstance(value, str) and (text := clean(value, longest=longest)):
@@ -166,7 +172,7 @@ def _first_text(said: Iterable[Mapping[str, Any]], keys: Sequence[str]) -> str |
 
 
 def parse_job_id(body: bytes) -> JobId:
-    """The job a create was answered with; one documented sample has a space in front."""
+    """The job id in the response to a create; one documented sample has a leading space."""
     match parse_json(body):
         case {"job_id": str(text)} if job_id := clean(text, longest=LONGEST_ID):
             return JobId(job_id)
@@ -175,10 +181,10 @@ def parse_job_id(body: bytes) -> JobId:
 
 
 def parse_job(body: bytes, *, asked: JobId) -> CloudJob:
-    """One reading of a job, by `GET …/jobs/{id}` or `GET …/job/{id}`: both look alike."""
+    """The job in a response of `GET …/jobs/{id}` or `GET …/job/{id}`, which look alike."""
     job = parse_json(body)
     if not isinstance(job, Mapping) or not isinstance(job.get("status"), str):
-        raise Unreadable(f"no job status in {clean(_text(body), longest=120)!r}")
+        raise Unreadable(f"no job status in {_excerpt(body)}")
     status = _job_status(job["status"])
     return CloudJob(
         id=JobId(_word(job.get("job_id")) or asked),
@@ -196,12 +202,12 @@ def _job_status(word: str) -> JobStatus:
         return JobStatus.UNKNOWN
 
 
-def _entities(job: Mapping[str, Any]) -> Mapping[str, Any]:
+def _entities(job: JsonObject) -> JsonObject:
     entities = job.get("entities")
     return entities if isinstance(entities, Mapping) else {}
 
 
-def _sub_jobs(job: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+def _sub_jobs(job: JsonObject) -> list[JsonObject]:
     """The jobs of an OVA's disks, the one of the system disk first."""
     subs = [
         sub for sub in _listed(_entities(job).get("sub_jobs_result")) if isinstance(sub, Mapping)
@@ -209,7 +215,7 @@ def _sub_jobs(job: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     return sorted(subs, key=lambda sub: "DataImage" in str(sub.get("job_type")))
 
 
-def _image_ids(job: Mapping[str, Any]) -> Iterator[ImageId]:
+def _image_ids(job: JsonObject) -> Iterator[ImageId]:
     entities = _entities(job)
     parts = [entities, *_listed(entities.get("results")), *map(_entities, _sub_jobs(job))]
     for part in parts:
@@ -217,18 +223,18 @@ def _image_ids(job: Mapping[str, Any]) -> Iterator[ImageId]:
             yield ImageId(image_id)
 
 
-def _job_failure(job: Mapping[str, Any]) -> Failure:
-    """Why a job failed: said at its top, inside its entities, or by one of its sub-jobs."""
+def _job_failure(job: JsonObject) -> Failure:
+    """Why a job failed: stated at the top, in its entities, or by one of its sub-jobs."""
     failed_subs = [
         sub for sub in _sub_jobs(job) if _job_status(str(sub.get("status"))) is JobStatus.FAIL
     ]
-    said = [part for each in (job, *failed_subs) for part in (each, _entities(each))]
-    code = _first_code(said) or "FAIL"
+    parts = [part for each in (job, *failed_subs) for part in (each, _entities(each))]
+    code = _first_code(parts) or "FAIL"
     advice = advice_for(code, None)
-    message = _first_text(said, _MESSAGE_KEYS)
+    message = _first_text(parts, _MESSAGE_KEYS)
     error_class = advice.error_class
     if error_class in (ErrorClass.AUTH, ErrorClass.LOOK_FIRST):
-        # Advice about a call; a job that failed has failed.
+        # These classes are about a call; this job has ended.
         error_class = ErrorClass.PERMANENT
     return Failure(
         code=code,
@@ -238,8 +244,8 @@ def _job_failure(job: Mapping[str, Any]) -> Failure:
     )
 
 
-def _percent(value: Any) -> float | None:
-    """0 to 100 of IMS's 0 to 1."""
+def _percent(value: object) -> float | None:
+    """0 to 100, from IMS's 0 to 1."""
     number = _number(value)
     if number is None or number < 0:
         return None
@@ -250,18 +256,18 @@ def _percent(value: Any) -> float | None:
 
 
 def parse_image(body: bytes) -> ImageFacts:
-    """One image: a flat object."""
+    """One image, which is a flat object."""
     return _image(parse_json(body))
 
 
 def parse_images(body: bytes) -> list[ImageFacts]:
-    """A page of images. One entry that cannot be read makes the page unreadable: it may be the
-    very image that is looked for."""
+    """A page of images. One unreadable entry makes the page unreadable, because it may be the
+    image that is searched for."""
     match parse_json(body):
         case {"images": list(images)}:
             return [_image(image) for image in images]
         case _:
-            raise Unreadable(f"no list of images in {clean(_text(body), longest=120)!r}")
+            raise Unreadable(f"no list of images in {_excerpt(body)}")
 
 
 def parse_quota(body: bytes) -> Quota:
@@ -271,15 +277,14 @@ def parse_quota(body: bytes) -> Quota:
             for resource in resources:
                 match resource:
                     case {"type": "image", "used": used, "quota": limit}:
-                        known = _whole(used), _whole(limit)
-                        if known[0] is not None and known[1] is not None:
-                            return Quota(used=known[0], limit=known[1])
-    raise Unreadable(f"no image quota in {clean(_text(body), longest=120)!r}")
+                        used, limit = _whole(used), _whole(limit)
+                        if used is not None and limit is not None:
+                            return Quota(used=used, limit=limit)
+    raise Unreadable(f"no image quota in {_excerpt(body)}")
 
 
-def _image(image: Any) -> ImageFacts:
-    image_id = _word(image.get("id")) if isinstance(image, Mapping) else None
-    if image_id is None:
+def _image(image: object) -> ImageFacts:
+    if not isinstance(image, Mapping) or (image_id := _word(image.get("id"))) is None:
         raise Unreadable("an image without an id")
     return ImageFacts(
         id=image_id,
@@ -296,19 +301,19 @@ def _image(image: Any) -> ImageFacts:
     )
 
 
-def _listed(value: Any) -> list[Any]:
+def _listed(value: object) -> list[object]:
     return value if isinstance(value, list) else []
 
 
-def _word(value: Any, *, longest: int = 256) -> str | None:
-    """A non-empty string as it came, but printable, stripped and of sane length."""
+def _word(value: object, *, longest: int = 256) -> str | None:
+    """A non-empty string, printable, stripped and of limited length."""
     if not isinstance(value, str):
         return None
     text = _CONTROL.sub("", value[:longest]).encode("utf-8", "replace").decode("utf-8").strip()
     return text or None
 
 
-def _number(value: Any) -> float | None:
+def _number(value: object) -> float | None:
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         return None
     try:
@@ -318,7 +323,7 @@ def _number(value: Any) -> float | None:
     return number if math.isfinite(number) else None
 
 
-def _whole(value: Any) -> int | None:
+def _whole(value: object) -> int | None:
     number = _number(value)
-    # What no database column of 64 bits takes is no size of a disk either.
+    # A 64-bit database column must be able to store it.
     return int(number) if number is not None and 0 <= number < 2**53 else None

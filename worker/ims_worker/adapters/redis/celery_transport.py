@@ -1,9 +1,9 @@
-"""Celery's way to Redis, made to outlive a Redis that goes away while messages are in hand.
+"""A kombu transport for Redis with which a worker survives a restart of Redis.
 
-kombu 5.7.0 gives a message back, or acknowledges it, on the connection it came by. When that was
-lost, it looks for the connection's address, which is gone as well, and raises AttributeError
-instead of an error of the connection: Celery 5.7.0 calls it unrecoverable and the worker ends
-(3 of 8 restarts of Redis under load). To be deleted when tests/integration/test_outages.py passes
+kombu 5.7.0 acknowledges or rejects a message on the connection that delivered it. If that
+connection was lost, kombu reads its parameters, which are gone as well, and raises AttributeError
+instead of a connection error; Celery 5.7.0 treats it as unrecoverable and the worker exits (3 of 8
+restarts of Redis under load). Delete this module when tests/integration/test_outages.py passes
 without it.
 """
 
@@ -16,11 +16,11 @@ _SCHEMES: Final = ("redis", "rediss")
 
 
 class Channel(redis.Channel):  # type: ignore[misc]  # kombu is untyped
-    """Says that its connection was lost in words that Celery knows."""
+    """Raises an error that Celery recognizes when its connection was lost."""
 
     def _connparams(self, asynchronous: bool = False) -> Any:  # noqa: FBT001, FBT002  # kombu's
         if self.connection.client is None:
-            raise RedisConnectionError("the connection that this message came by was lost")
+            raise RedisConnectionError("the connection that delivered this message was lost")
         return super()._connparams(asynchronous=asynchronous)
 
 
@@ -29,6 +29,6 @@ class Transport(redis.Transport):  # type: ignore[misc]  # as above
 
 
 def install() -> None:
-    """Let this process use it for every broker that is a Redis."""
+    """Use this transport for every Redis broker of this process."""
     for scheme in _SCHEMES:
         TRANSPORT_ALIASES[scheme] = f"{__name__}:{Transport.__name__}"

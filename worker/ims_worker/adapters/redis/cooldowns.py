@@ -1,6 +1,6 @@
-"""Pauses that the cloud asked for, shared by all workers through Redis.
+"""Pauses that the cloud requested, shared by all workers through Redis.
 
-A key that expires is the pause; losing it costs one more refusal by the cloud.
+An expiring key is the pause; losing it costs one more refusal by the cloud.
 """
 
 import logging
@@ -15,7 +15,7 @@ _PREFIX: Final = "ims-import:cooldown"
 
 
 class RedisCooldowns:
-    """Without Redis there are no pauses: the cloud then says again what it wants."""
+    """Without Redis there is no pause; the cloud refuses again if it needs one."""
 
     def __init__(self, redis: Redis) -> None:
         self._redis = redis
@@ -30,20 +30,20 @@ class RedisCooldowns:
                     pipe.pttl(key)
                 left = pipe.execute()
         except RedisError as exc:
-            logger.warning("cool-downs unknown", extra={"why": str(exc)})
+            logger.warning("cool-downs unknown", extra={"reason": str(exc)})
             return timedelta(0)
-        # Redis says -2 for a key that is not there.
+        # PTTL is -2 for a missing key.
         return timedelta(milliseconds=max(0, *left))
 
     def begin(self, project: str, pause: timedelta, *, only_creates: bool) -> None:
-        key, lasts = _key(project, only_creates=only_creates), round(pause.total_seconds() * 1000)
-        if lasts <= 0:
+        key, life_ms = _key(project, only_creates=only_creates), round(pause.total_seconds() * 1000)
+        if life_ms <= 0:
             return
         try:
-            if self._redis.pttl(key) < lasts:
-                self._redis.set(key, "1", px=lasts)
+            if self._redis.pttl(key) < life_ms:
+                self._redis.set(key, "1", px=life_ms)
         except RedisError as exc:
-            logger.warning("cool-down not shared", extra={"why": str(exc)})
+            logger.warning("cool-down not shared", extra={"reason": str(exc)})
 
 
 def _key(project: str, *, only_creates: bool) -> str:
