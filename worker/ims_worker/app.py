@@ -17,16 +17,16 @@ app = make_celery(settings)
 app.set_default()
 tasks.register(app)
 app.steps["worker"].add(SchedulerStep)
-# Otherwise the queues that other apps' callbacks are sent to would be consumed from as well.
+# Without this the worker also consumes the queues to which it sends other apps' callbacks.
 app.amqp.queues.select([queue.name for queue in app.conf.task_queues])
 
 
 @signals.setup_logging.connect(weak=False)  # type: ignore[untyped-decorator]
-def _log_our_way(**_: Any) -> None:
+def _configure_logging(**_: Any) -> None:
     configure_logging(settings)
 
 
 @signals.task_prerun.connect(weak=False)  # type: ignore[untyped-decorator]
 def _bind_task(task_id: str, task: Any, **_: Any) -> None:
-    # Threads are reused: without this the next task would log the last one's id.
+    # Threads are reused: without this a task would log the id of the previous one.
     bind({"task": task.name, "task_id": task_id})

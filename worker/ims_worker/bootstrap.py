@@ -1,4 +1,4 @@
-"""Wires the story to the real ledger, cloud and schedule, once per process."""
+"""Builds the services of a worker process: importer, ledger, clouds, schedule."""
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -25,7 +25,7 @@ from ims_worker.importer import Importer
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Services:
-    """What the tasks and the scheduler of one worker process work with."""
+    """What the tasks and the scheduler of one worker process use."""
 
     settings: WorkerSettings
     ledger: Ledger
@@ -35,13 +35,13 @@ class Services:
     clouds: OpenStackClouds
     importer: Importer
     allowed_receivers: AllowList
-    """Of webhooks."""
+    """Non-public hosts that webhooks may reach."""
     storage: ObjectStorage
     redis: Redis
 
 
 def connect_redis(settings: BrokerSettings) -> Redis:
-    """A client with short time limits: a task must not hang on a Redis that went away."""
+    """A client with short timeouts, so that no task hangs when Redis is down."""
     return Redis.from_url(
         settings.redis,
         socket_timeout=5,
@@ -66,7 +66,7 @@ def utc_now() -> datetime:
 
 
 def build(settings: WorkerSettings) -> Services:
-    """Everything real; a test builds an Importer of its own instead."""
+    """Build the real services; tests build their own Importer."""
     ledger = open_ledger(settings.ledger)
     redis = connect_redis(settings)
     clouds = OpenStackClouds(settings, redis)
@@ -96,5 +96,5 @@ def build(settings: WorkerSettings) -> Services:
 
 @cache
 def services() -> Services:
-    """The parts of this process, made at first use: after a fork, never before."""
+    """The services of this process, built at first use, so never before a fork."""
     return build(WorkerSettings())

@@ -19,6 +19,8 @@ from ims_worker.adapters.public_http import (
 )
 
 CONTENT_TYPE: Final = "application/cloudevents+json; charset=utf-8"
+# Longer than an attempt takes, including the name lookup.
+DELIVERY_LEASE: Final = timedelta(seconds=120)
 # A receiver may request a longer pause than ours, up to this.
 LONGEST_RETRY_AFTER: Final = timedelta(hours=12)
 
