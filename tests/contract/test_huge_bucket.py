@@ -1,4 +1,4 @@
-"""A bucket of 100,000 objects is looked at page by page, without growing memory."""
+"""A bucket of 100,000 objects is listed page by page without growing memory."""
 
 import gc
 import sys
@@ -35,7 +35,7 @@ def key(number: int) -> str:
 
 
 class _Bucket(BaseHTTPRequestHandler):
-    """Lists a hundred thousand objects that are nowhere."""
+    """Lists a hundred thousand generated objects."""
 
     def do_GET(self) -> None:
         query = parse_qs(urlsplit(self.path).query)
@@ -80,12 +80,12 @@ def rule() -> Rule:
 
 
 def blocks() -> int:
-    """How many pieces of memory Python's objects take now."""
+    """The number of memory blocks that Python has allocated."""
     gc.collect()
     return sys.getallocatedblocks()
 
 
-def test_every_object_is_looked_at_and_memory_does_not_grow(
+def test_every_object_is_listed_and_memory_does_not_grow(
     storage: ObjectStorage, rule: Rule, tmp_path: Path
 ) -> None:
     ledger = Ledger(f"sqlite:///{tmp_path / 'ledger.db'}")
@@ -98,7 +98,7 @@ def test_every_object_is_looked_at_and_memory_does_not_grow(
             [Imported(rule.image_url(key(number)), f"etag-{number}", "id") for number in known],
         )
     work: Any = SimpleNamespace(ledger=ledger, storage=storage)
-    # Messages for the one new object go into a queue in this process.
+    # Messages for the one new object go to an in-memory queue.
     app = Celery(broker="memory://", set_as_current=False)
     after: str | None = ""
     pages, early, late = 0, 0, 0
@@ -115,11 +115,11 @@ def test_every_object_is_looked_at_and_memory_does_not_grow(
     print(f"{pages} pages; {early} blocks of memory after a tenth of them, {late} before the last")
     assert pages == OBJECTS // PAGE
     assert record.image_url == rule.image_url(key(new))
-    # Keeping only the keys of the other 90,000 objects would take as many.
+    # The keys of the other 90,000 objects alone would need that many.
     assert late - early < OBJECTS // 10
 
 
-def test_a_storage_that_is_not_there_is_a_problem_that_names_the_bucket(rule: Rule) -> None:
+def test_an_unreachable_storage_is_an_error_that_names_the_bucket(rule: Rule) -> None:
     away = ObjectStorage(
         Settings(obs_endpoint="http://127.0.0.1:1", obs_access_key="AK", obs_secret_key="SK")
     )
@@ -128,6 +128,6 @@ def test_a_storage_that_is_not_there_is_a_problem_that_names_the_bucket(rule: Ru
         away.page(rule.bucket, rule.prefix, after="")
 
 
-def test_without_keys_the_problem_names_the_settings(rule: Rule) -> None:
+def test_without_keys_the_error_names_the_settings(rule: Rule) -> None:
     with pytest.raises(StorageProblem, match="IMS_IMPORT_OBS_ACCESS_KEY and"):
         ObjectStorage(Settings()).page(rule.bucket, "", after="")

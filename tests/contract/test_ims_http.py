@@ -1,4 +1,4 @@
-"""What the client makes of each answer, and that it sends each create once."""
+"""How the client classifies each response, and that it sends each create once."""
 
 import hashlib
 import hmac
@@ -54,7 +54,7 @@ JOB = {"job_id": "j", "status": "RUNNING", "entities": {"process_percent": 0.4}}
 
 
 def answering(*replies: Reply | Exception) -> Wire:
-    """A wire with these answers in turn; the last one stays."""
+    """A transport with these responses in turn; the last one repeats."""
     waiting = list(replies)
     return Wire(lambda _request: waiting.pop(0) if len(waiting) > 1 else waiting[0])
 
@@ -111,7 +111,7 @@ def test_a_connection_lost_after_sending_leaves_the_outcome_unknown(trouble: Exc
 
 
 @pytest.mark.parametrize("trouble", NO_CONNECTION + LOST, ids=lambda exc: type(exc).__name__)
-def test_a_read_without_an_answer_can_be_repeated(trouble: Exception) -> None:
+def test_a_read_without_a_response_can_be_repeated(trouble: Exception) -> None:
     with pytest.raises(Unavailable):
         client_on(answering(trouble)).read_image(ImageId("i"))
 
@@ -148,7 +148,7 @@ def test_a_read_without_an_answer_can_be_repeated(trouble: Exception) -> None:
     ],
     ids=lambda value: str(value)[:50],
 )
-def test_each_answer_to_a_create_is_sorted_by_its_effect(
+def test_each_response_to_a_create_is_classified_by_its_effect(
     reply: Reply, kind: type[CloudProblem], error_class: str
 ) -> None:
     problem, wire = failed_create(reply)
@@ -211,7 +211,7 @@ def test_a_problem_names_call_status_and_request() -> None:
 @pytest.mark.parametrize(
     ("header", "seconds"), [("17", 17), ("Sun, 01 Mar 2026 12:00:30 GMT", 30), (None, None)]
 )
-def test_the_clouds_own_pause_is_told(header: str | None, seconds: int | None) -> None:
+def test_retry_after_is_passed_on(header: str | None, seconds: int | None) -> None:
     headers = {} if header is None else {"Retry-After": header}
 
     problem, _ = failed_create((429, b"", headers))
@@ -228,14 +228,14 @@ def test_the_clouds_own_pause_is_told(header: str | None, seconds: int | None) -
         (400, ims("IMG.0087")),
     ],
 )
-def test_a_create_with_a_refused_token_is_sent_once_more_with_a_new_one(refusal: Reply) -> None:
+def test_a_create_with_a_refused_token_is_retried_once_with_a_new_one(refusal: Reply) -> None:
     wire = answering(refusal, (200, {"job_id": "j"}))
 
     assert client_on(wire).create_image(a_request(), import_id="i") == "j"
     assert [call.headers["X-Auth-Token"] for call in wire.calls] == ["token-1", "token-2"]
 
 
-def test_a_new_token_that_is_refused_as_well_is_an_error_and_no_storm() -> None:
+def test_a_refused_new_token_is_an_error_and_causes_no_further_login() -> None:
     logins = Logins(*(a_state(f"token-{number}") for number in range(1, 9)))
     wire = answering((401, b""))
     client = client_on(wire, SharedTokenAuth(SharedToken(logins, None, now=lambda: NOON)))
@@ -252,7 +252,7 @@ def test_a_new_token_that_is_refused_as_well_is_an_error_and_no_storm() -> None:
     assert (len(wire.calls), logins.count) == (3, 2)
 
 
-def test_without_a_better_token_nothing_is_repeated() -> None:
+def test_without_another_token_nothing_is_retried() -> None:
     wire = answering((401, b""))
 
     with pytest.raises(Refused):
@@ -261,7 +261,7 @@ def test_without_a_better_token_nothing_is_repeated() -> None:
     assert len(wire.calls) == 1
 
 
-def test_no_problem_shows_the_token() -> None:
+def test_no_error_contains_the_token() -> None:
     secret = "MIIsecretsecretsecretsecretsecret"
     wire = answering((400, ims("IMG.0001", f"your token {secret} is odd")))
 
@@ -283,7 +283,7 @@ def test_no_problem_shows_the_token() -> None:
         f"https://ims.example/v2/{PROJECT}",
     ],
 )
-def test_a_version_in_the_address_does_no_harm(address: str) -> None:
+def test_a_version_in_the_endpoint_is_ignored(address: str) -> None:
     by_catalogue, by_override = answering((200, {"images": []})), answering((200, {"images": []}))
 
     client_on(by_catalogue, an_auth(a_state(url=address))).images_tagged("i")
@@ -306,7 +306,7 @@ def test_a_job_is_read_by_either_api(api: Any, path: str) -> None:
     assert wire.calls[0].path_url == path
 
 
-def test_the_tag_is_queried_as_key_equals_value_among_ones_own() -> None:
+def test_the_tag_is_queried_as_key_equals_value_in_the_own_project() -> None:
     wire = answering((200, {"images": []}))
 
     client_on(wire).images_tagged("uuid-1")
@@ -315,7 +315,7 @@ def test_the_tag_is_queried_as_key_equals_value_among_ones_own() -> None:
     assert "tag=ims-import-id%3Duuid-1" in str(wire.calls[0].url)
 
 
-def test_a_cloud_that_ignores_filters_gives_no_foreign_images() -> None:
+def test_images_are_filtered_even_if_the_cloud_ignores_the_query() -> None:
     images = [
         {"id": "a", "name": "x", "tags": ["ims-import-id=other"], "created_at": "2020-01-01"},
         {"id": "b", "name": "y", "tags": ["ims-import-id.uuid-1"]},
@@ -345,19 +345,19 @@ def test_all_pages_are_read() -> None:
     assert len(wire.calls) == 3
 
 
-def test_pages_without_end_are_an_error_not_a_silent_cut() -> None:
+def test_too_many_pages_are_an_error() -> None:
     with pytest.raises(Unavailable):
         client_on(Wire(paged((MAX_PAGES + 1) * PAGE))).images_named("n", since=NOON)
 
 
-def test_a_gateway_that_knows_no_such_path_does_not_mean_no_such_image() -> None:
+def test_a_404_of_the_gateway_does_not_mean_that_the_image_is_unknown() -> None:
     wire = answering((404, {"error_code": "APIGW.0101", "error_msg": "m"}))
 
     with pytest.raises(Refused):
         client_on(wire).read_image(ImageId("i"))
 
 
-def test_a_token_without_a_project_says_what_to_do() -> None:
+def test_a_token_without_a_project_has_a_hint() -> None:
     client = client_on(answering((200, JOB)), an_auth(a_state(project=False)))
 
     with pytest.raises(Refused, match="project") as caught:
@@ -366,7 +366,7 @@ def test_a_token_without_a_project_says_what_to_do() -> None:
     assert "project_name" in caught.value.failure.hint
 
 
-def test_a_region_without_ims_says_what_to_do() -> None:
+def test_a_region_without_ims_has_a_hint() -> None:
     wire = answering((200, JOB))
     client = client_on(wire)
     client._region = "eu-nl"
@@ -391,7 +391,7 @@ def test_one_client_serves_many_threads() -> None:
     assert len(wire.calls) == 20
 
 
-# --- authentication by other means ----------------------------------------------------------
+# --- request signing ------------------------------------------------------------------------
 
 
 class Signature(requests.auth.AuthBase):

@@ -1,4 +1,4 @@
-"""On real sockets: what left and what did not, told apart."""
+"""On real sockets: whether a failed request was sent."""
 
 import re
 import socket
@@ -21,7 +21,7 @@ Handler = Callable[[socket.socket], None]
 
 @contextmanager
 def server(handle: Handler) -> Iterator[int]:
-    """A TCP server on this machine that treats each connection by `handle`."""
+    """A local TCP server that handles each connection with `handle`."""
     listener = socket.create_server(("127.0.0.1", 0))
     open_ones: list[socket.socket] = []
 
@@ -38,7 +38,7 @@ def server(handle: Handler) -> Iterator[int]:
     try:
         yield listener.getsockname()[1]
     finally:
-        # On Linux a close alone does not wake an accept.
+        # On Linux, close() alone does not wake accept().
         listener.shutdown(socket.SHUT_RDWR)
         listener.close()
         thread.join(5)
@@ -47,7 +47,7 @@ def server(handle: Handler) -> Iterator[int]:
 
 
 def read_request(connection: socket.socket) -> bytes:
-    """All of it: headers and body may come one by one. Nothing when the client has hung up."""
+    """The whole request, which may arrive in parts; empty after a disconnect."""
     got = b""
     while not (head := got.partition(b"\r\n\r\n"))[1] or len(head[2]) < _length(head[0]):
         if not (more := connection.recv(65536)):
@@ -97,7 +97,7 @@ def test_a_failed_tls_handshake_sent_nothing() -> None:
             a_client(port, "https").create_image(a_request(), import_id="i")
 
 
-def test_a_connection_that_ends_after_the_request_is_unknown_and_not_repeated() -> None:
+def test_a_connection_lost_after_the_request_is_unknown_and_not_retried() -> None:
     connections: list[int] = []
 
     def hang_up(connection: socket.socket) -> None:
@@ -111,7 +111,7 @@ def test_a_connection_that_ends_after_the_request_is_unknown_and_not_repeated() 
     assert len(connections) == 1
 
 
-def test_silence_is_unknown_for_a_create_and_repeatable_for_a_read() -> None:
+def test_a_timeout_is_unknown_for_a_create_and_retryable_for_a_read() -> None:
     with server(lambda _connection: None) as port:
         with pytest.raises(OutcomeUnknown):
             a_client(port).create_image(a_request(), import_id="i")
@@ -119,7 +119,7 @@ def test_silence_is_unknown_for_a_create_and_repeatable_for_a_read() -> None:
             a_client(port).quota()
 
 
-def test_half_an_answer_is_unknown() -> None:
+def test_an_incomplete_response_is_unknown() -> None:
     def half(connection: socket.socket) -> None:
         read_request(connection)
         connection.sendall(OK[:-5])
@@ -129,7 +129,7 @@ def test_half_an_answer_is_unknown() -> None:
         a_client(port).create_image(a_request(), import_id="i")
 
 
-def test_a_kept_connection_that_died_is_unknown_and_not_repeated() -> None:
+def test_a_closed_keep_alive_connection_is_unknown_and_not_retried() -> None:
     requests_seen: list[bytes] = []
 
     def answers_once(connection: socket.socket) -> None:

@@ -1,4 +1,4 @@
-"""Sending one webhook to real sockets: which are reached, and what is made of their answers."""
+"""Sends one webhook to real sockets: which hosts are reached, and what each response means."""
 
 import socket
 import time
@@ -34,7 +34,7 @@ def receiver() -> Iterator[Receiver]:
         yield receiver
 
 
-def test_what_arrives_is_signed_and_a_cloud_event(receiver: Receiver) -> None:
+def test_the_receiver_gets_a_signed_cloud_event(receiver: Receiver) -> None:
     assert told(receiver.url) == Delivered(http_status=204)
 
     [received] = receiver.all
@@ -44,7 +44,7 @@ def test_what_arrives_is_signed_and_a_cloud_event(receiver: Receiver) -> None:
 
 
 @pytest.mark.parametrize("status", [400, 404, 429, 500, 503])
-def test_an_answer_that_is_not_2xx_is_to_be_tried_again(receiver: Receiver, status: int) -> None:
+def test_a_response_other_than_2xx_is_retried(receiver: Receiver, status: int) -> None:
     receiver.answers = [status]
 
     outcome = told(receiver.url)
@@ -52,7 +52,7 @@ def test_an_answer_that_is_not_2xx_is_to_be_tried_again(receiver: Receiver, stat
     assert outcome == Rejected(error=f"answered {status}", http_status=status)
 
 
-def test_410_says_that_no_more_is_wanted(receiver: Receiver) -> None:
+def test_410_is_final(receiver: Receiver) -> None:
     receiver.answers = [410]
 
     assert told(receiver.url) == Rejected(error="answered 410", http_status=410, final=True)
@@ -67,7 +67,7 @@ def test_a_redirect_is_not_followed(receiver: Receiver, status: int) -> None:
         assert inside.all == []
 
 
-def test_who_is_not_there_is_to_be_tried_again() -> None:
+def test_a_refused_connection_is_retried() -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -77,13 +77,13 @@ def test_who_is_not_there_is_to_be_tried_again() -> None:
     assert outcome == Rejected(error="connection failed")
 
 
-def test_a_name_that_is_not_known_is_to_be_tried_again() -> None:
+def test_an_unknown_host_name_is_retried() -> None:
     assert told("https://no-such-host.invalid/") == Rejected(
         error="the host name cannot be resolved"
     )
 
 
-def test_a_name_that_no_resolver_takes_is_only_not_taken() -> None:
+def test_an_invalid_host_name_raises_nothing() -> None:
     assert isinstance(told(f"https://{'a' * 70}.example/"), Rejected)
 
 
@@ -96,7 +96,7 @@ SPELLINGS = [
 
 
 @pytest.mark.parametrize("host", SPELLINGS)
-def test_no_spelling_of_this_machine_is_reached(receiver: Receiver, host: str) -> None:
+def test_loopback_is_refused_in_every_spelling(receiver: Receiver, host: str) -> None:
     port = receiver.url.split(":")[2]
 
     outcome = told(f"http://{host}:{port}", AllowList([]))
@@ -106,14 +106,14 @@ def test_no_spelling_of_this_machine_is_reached(receiver: Receiver, host: str) -
     assert (outcome.final, "is not a public address" in outcome.error) == (True, True)
 
 
-def test_a_refusal_says_how_to_allow_it(receiver: Receiver) -> None:
+def test_a_refusal_names_the_setting_that_allows_it(receiver: Receiver) -> None:
     assert why(told(receiver.url, AllowList([]))) == (
         "refused: 127.0.0.1 is not a public address; allow it with IMS_IMPORT_WEBHOOK_ALLOW"
     )
 
 
 class Resolver:
-    """Answers each look-up of a name with the next of some addresses, as one that rebinds does."""
+    """A resolver that returns the next addresses at each lookup, as DNS rebinding does."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, *answers: list[str]) -> None:
         self.answers, self.asked = list(answers), 0
@@ -128,7 +128,7 @@ class Resolver:
         return [found for one in addresses for found in self._really(one, port, *args, **kwargs)]
 
 
-def test_a_name_that_rebinds_is_resolved_once_and_what_was_checked_is_reached(
+def test_dns_rebinding_reaches_only_the_checked_address(
     receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     port = int(receiver.url.split(":")[2].partition("/")[0])
@@ -142,7 +142,7 @@ def test_a_name_that_rebinds_is_resolved_once_and_what_was_checked_is_reached(
     assert receiver.all[0].headers["host"] == f"rebinding.example:{port}"
 
 
-def test_a_name_with_one_address_inside_is_not_reached_at_all(
+def test_a_name_with_one_internal_address_is_refused(
     receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     port = receiver.url.split(":")[2].partition("/")[0]
@@ -154,7 +154,7 @@ def test_a_name_with_one_address_inside_is_not_reached_at_all(
     assert receiver.all == []
 
 
-def test_a_proxy_of_the_environment_is_not_asked(
+def test_environment_proxies_are_ignored(
     receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with Receiver.running() as proxy:
@@ -168,18 +168,14 @@ def test_a_proxy_of_the_environment_is_not_asked(
 # --- slow -----------------------------------------------------------------------------------
 
 
-def test_who_does_not_answer_is_left_in_time(
-    receiver: Receiver, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_silent_receiver_times_out(receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ims_worker.adapters.webhook_sender.READ_TIMEOUT_S", 0.3)
     receiver.gate.clear()
 
     assert told(receiver.url) == Rejected(error="no response in time")
 
 
-def test_who_answers_a_byte_at_a_time_is_hung_up_on(
-    receiver: Receiver, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_slow_response_is_cut_off(receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(public_http, "TOTAL_S", 0.6)
     receiver.dribble = True
     begun = time.monotonic()
@@ -204,7 +200,7 @@ def tls(certificate: Certificate) -> Iterator[Receiver]:
         yield receiver
 
 
-def test_the_certificate_is_checked_for_the_name_and_not_for_the_address(
+def test_the_certificate_must_match_the_name(
     tls: Receiver, certificate: Certificate, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(certificate.file))
@@ -212,7 +208,7 @@ def test_the_certificate_is_checked_for_the_name_and_not_for_the_address(
     assert told(tls.url, AllowList(["127.0.0.0/8", "::1"])) == Delivered(http_status=204)
 
 
-def test_a_certificate_that_nobody_signed_is_not_trusted(tls: Receiver) -> None:
+def test_a_self_signed_certificate_is_refused(tls: Receiver) -> None:
     outcome = told(tls.url, AllowList(["127.0.0.0/8", "::1"]))
 
     assert outcome == Rejected(error="the certificate is not trusted")

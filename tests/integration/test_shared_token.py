@@ -1,4 +1,4 @@
-"""One login for a fleet: real processes, a real Redis-compatible server, an IAM that counts."""
+"""Many processes share one login: real processes, a real Redis server, an IAM that counts."""
 
 import json
 import os
@@ -32,7 +32,7 @@ FLEET = 100
 
 @dataclass
 class Iam:
-    """What the stand-in for IAM and IMS knows and counts."""
+    """State and counters of the simulated IAM and IMS."""
 
     port: int = 0
     password: str = PASSWORD
@@ -180,7 +180,7 @@ clouds:
 
 
 class Fleet:
-    """Processes that start their work together, at a word."""
+    """Processes that start at the same moment."""
 
     def __init__(self, env: dict[str, str], count: int = FLEET, *options: str) -> None:
         script = Path(__file__).with_name("fleet.py")
@@ -233,7 +233,7 @@ def test_a_hundred_processes_log_in_once(iam: Iam, env: dict[str, str]) -> None:
     assert iam.logins == 1
 
 
-def test_a_revoked_token_costs_the_fleet_one_more_login(iam: Iam, env: dict[str, str]) -> None:
+def test_a_revoked_token_costs_one_more_login_in_total(iam: Iam, env: dict[str, str]) -> None:
     with Fleet(env) as fleet:
         fleet.all("quota")
         iam.valid.clear()
@@ -244,7 +244,7 @@ def test_a_revoked_token_costs_the_fleet_one_more_login(iam: Iam, env: dict[str,
     assert iam.refused == FLEET
 
 
-def test_a_wrong_password_is_tried_once_by_the_fleet(
+def test_a_wrong_password_is_tried_once_in_total(
     iam: Iam, env: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     iam.password = "changed"
@@ -261,7 +261,7 @@ def test_a_wrong_password_is_tried_once_by_the_fleet(
         assert iam.logins == 2
 
 
-def test_a_new_token_that_is_refused_too_starts_no_storm(iam: Iam, env: dict[str, str]) -> None:
+def test_a_refused_new_token_causes_few_logins(iam: Iam, env: dict[str, str]) -> None:
     class Nothing(set[str]):
         def add(self, _token: str) -> None:
             pass
@@ -272,11 +272,11 @@ def test_a_new_token_that_is_refused_too_starts_no_storm(iam: Iam, env: dict[str
         answers = fleet.all("quota") + fleet.all("quota") + fleet.all("quota")
 
     assert {answer["problem"] for answer in answers} == {"Refused"}
-    # One more to try a new token, and those that were under way before the fleet knew.
+    # One to try a new token, and those that started before the others knew.
     assert iam.logins <= 4
 
 
-def test_a_token_is_refreshed_before_it_expires_by_one(iam: Iam, env: dict[str, str]) -> None:
+def test_one_process_refreshes_a_token_before_it_expires(iam: Iam, env: dict[str, str]) -> None:
     iam.life = timedelta(seconds=301)
     with Fleet(env) as fleet:
         fleet.all("token")
@@ -289,17 +289,17 @@ def test_a_token_is_refreshed_before_it_expires_by_one(iam: Iam, env: dict[str, 
         fleet.all("token")
 
     assert iam.logins == before + 1
-    # The others went on with the token that still worked, or took the new one.
+    # The others use the token that still works, or the new one.
     assert {answer["token"] for answer in answers} - old
 
 
-def test_an_iam_that_is_away_is_asked_once_and_then_again(iam: Iam, env: dict[str, str]) -> None:
+def test_an_unavailable_iam_is_tried_once_per_pause(iam: Iam, env: dict[str, str]) -> None:
     iam.status = 429
     with Fleet(env) as fleet:
         begun = time.monotonic()
         answers = fleet.all("token")
         assert {answer["problem"] for answer in answers} == {"Unavailable"}
-        # It asks for pauses of two seconds.
+        # IAM requests pauses of two seconds.
         assert iam.logins <= 2 + (time.monotonic() - begun) // 2
 
         iam.status = None
@@ -309,7 +309,7 @@ def test_an_iam_that_is_away_is_asked_once_and_then_again(iam: Iam, env: dict[st
         assert iam.logins == before + 1
 
 
-def test_without_redis_each_process_has_a_token_of_its_own(iam: Iam, env: dict[str, str]) -> None:
+def test_without_redis_each_process_has_its_own_token(iam: Iam, env: dict[str, str]) -> None:
     env["IMS_IMPORT_REDIS_URL"] = f"redis://127.0.0.1:{a_closed_port()}"
     with Fleet(env, 5) as fleet:
         fleet.all("quota")
@@ -319,7 +319,7 @@ def test_without_redis_each_process_has_a_token_of_its_own(iam: Iam, env: dict[s
     assert iam.logins == 5
 
 
-def test_a_fleet_outlives_its_redis(iam: Iam, env: dict[str, str]) -> None:
+def test_processes_continue_without_redis(iam: Iam, env: dict[str, str]) -> None:
     server = ValkeyServer()
     server.start()
     env["IMS_IMPORT_REDIS_URL"] = server.connection_url
@@ -389,7 +389,7 @@ def everything_in(redis: "Redis") -> Iterator[bytes]:
             yield redis.get(key)
 
 
-def test_a_check_says_what_works_and_no_secret(
+def test_a_check_reports_what_works_and_no_secret(
     iam: Iam, env: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clouds = clouds_here(env, monkeypatch)

@@ -1,4 +1,4 @@
-"""Whatever the cloud answers, no step crashes, nothing is asked twice, and no end is made up."""
+"""No response of the cloud crashes a step, repeats a create or invents an outcome."""
 
 import itertools
 import json
@@ -21,8 +21,8 @@ from ims_worker.importer import Importer
 
 IMAGE = {"id": "img-1", "name": "ubuntu-24.04", "min_disk": 40, "owner": PROJECT}
 TAGGED = IMAGE | {"tags": ["ims-import-id=IMPORT"], "status": "active"}
-# What IMS says when all is well, by the address that was asked, and of its own troubles: a fuzz
-# without these would hardly get past the first question.
+# Successful responses by path, and errors of IMS: without these, random responses would hardly get
+# past the first call.
 SENSIBLE: dict[str, list[Any]] = {
     "/action": [{"job_id": "job-1"}],
     "/jobs/": [
@@ -52,7 +52,7 @@ TROUBLES: list[Any] = [
 PLAUSIBLE = [*itertools.chain(*SENSIBLE.values()), *TROUBLES]
 STATUSES = st.sampled_from([200, 200, 200, 204, 303, 400, 401, 403, 404, 408, 429, 500, 503, 504])
 REPLIES = st.one_of(
-    # As it should be: the number chooses among the sensible answers to what was asked.
+    # The number selects one of the successful responses to the call.
     st.integers(0, 5),
     st.integers(0, 5),
     st.tuples(STATUSES, st.sampled_from(PLAUSIBLE)),
@@ -63,7 +63,7 @@ Drawn = int | Reply | Exception
 
 
 class Talk(Wire):
-    """Draws an answer to each request and remembers both."""
+    """Draws a response to each request and records both."""
 
     def __init__(self, answers: Iterator[Drawn], import_id: str) -> None:
         self.said: list[tuple[str, str, int, bytes]] = []
@@ -92,7 +92,7 @@ class Talk(Wire):
         ]
 
     def posts_without_a_look(self) -> int:
-        """Requests for an image while it was unknown what had become of the one before."""
+        """Creates that were sent while the outcome of the previous one was unknown."""
         unknown, count = False, 0
         for method, url, status, body in self.said:
             if method == "POST":
@@ -118,7 +118,7 @@ def ledger(tmp_path: Path) -> Iterator[Ledger]:
 
 
 class AnyResponses(Scenario):
-    """A scenario whose cloud may say anything."""
+    """A scenario whose cloud may respond with anything."""
 
     def __init__(self, ledger: Ledger, answers: Iterator[Drawn]) -> None:
         self.ledger, self.clock = ledger, Clock()
@@ -149,7 +149,7 @@ class AnyResponses(Scenario):
     max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(answers=st.lists(REPLIES, min_size=1, max_size=12))
-def test_whatever_the_cloud_answers(ledger: Ledger, answers: list[Drawn]) -> None:
+def test_every_response_of_the_cloud_is_handled(ledger: Ledger, answers: list[Drawn]) -> None:
     scenario = AnyResponses(ledger, itertools.cycle(answers))
 
     scenario.goes_on(30)
@@ -168,7 +168,7 @@ def test_whatever_the_cloud_answers(ledger: Ledger, answers: list[Drawn]) -> Non
 
 
 def why_failed(code: str, talk: Talk) -> bool:
-    """Whether the cloud has said something that makes this end right."""
+    """Whether a response of the cloud justifies this outcome."""
     if code in {"IMAGE.gone", "JOB.lost"}:
         return any(status // 100 == 2 for status, _ in talk.answers_to("GET", "/v2/cloudimages?"))
     if code.startswith("IMAGE."):

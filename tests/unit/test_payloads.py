@@ -1,4 +1,4 @@
-"""Requests in IMS's own words."""
+"""The HTTP requests that IMS receives."""
 
 import pytest
 
@@ -16,7 +16,7 @@ def a_request(**given: object) -> ImportRequest:
     )
 
 
-def test_a_system_image_says_only_what_was_given() -> None:
+def test_a_system_image_sends_only_the_fields_that_are_set() -> None:
     path, body = to_wire(a_request(description="d", os_version="x"), import_id=IMPORT_ID)
 
     assert path == "/v2/cloudimages/action"
@@ -54,7 +54,7 @@ def test_each_kind_has_its_path_and_type(
     assert OUR_TAG in body["image_tags"]
 
 
-def test_tags_go_as_objects_and_what_the_api_dropped_is_not_sent() -> None:
+def test_tags_are_sent_as_objects_and_dropped_fields_are_not_sent() -> None:
     request = a_request(tags=["team=platform"], is_config_init=True, is_config=True, cloud="otc")
 
     _, body = to_wire(request, import_id=IMPORT_ID)
@@ -64,7 +64,7 @@ def test_tags_go_as_objects_and_what_the_api_dropped_is_not_sent() -> None:
     assert not {"tags", "is_config_init", "cloud", "kind"} & body.keys()
 
 
-def test_a_data_disk_of_a_system_image_does_not_carry_the_search_tag() -> None:
+def test_a_data_disk_of_a_system_image_has_no_import_id_tag() -> None:
     disk = {"image_url": "images:d.qcow2", "min_disk": 100, "tags": ["a=b"], "name": "d"}
 
     _, body = to_wire(a_request(data_images=[disk]), import_id=IMPORT_ID)

@@ -1,4 +1,4 @@
-"""One parser for all that IAM, IMS, gateways and proxies answer."""
+"""The parsers read every response of IAM, IMS, gateways and proxies."""
 
 import json
 from collections.abc import Callable
@@ -104,7 +104,7 @@ def a_job(**changes: Any) -> CloudJob:
         (500, '{"error": "plain text"}', "HTTP.500", "plain text", "from-header"),
     ],
 )
-def test_every_shape_of_error_is_understood(
+def test_every_form_of_error_is_parsed(
     status: int, body: str, code: str, message: str, request_id: str
 ) -> None:
     failure = parse_failure(status, body.encode(), {"X-Request-Id": "from-header"})
@@ -123,7 +123,7 @@ def test_every_shape_of_error_is_understood(
         f"<p>{'gAAAAAB' + 'x' * 200}</p>",
     ],
 )
-def test_a_message_holds_no_token_and_is_short(text: str) -> None:
+def test_a_message_is_short_and_contains_no_token(text: str) -> None:
     failure = parse_failure(500, (text + " word" * 1000).encode(), {})
 
     assert TOKEN[:30] not in failure.model_dump_json()
@@ -148,7 +148,7 @@ def test_a_job_has_one_of_five_statuses(word: str, status: JobStatus) -> None:
     assert a_job(status=word).status is status
 
 
-def test_an_image_id_may_show_before_success() -> None:
+def test_an_image_id_may_be_known_before_success() -> None:
     entities = {"image_name": "x", "process_percent": 0.4, "image_id": "img-1", "subJobId": "s"}
 
     job = a_job(entities=entities)
@@ -213,7 +213,7 @@ def test_sub_jobs_name_the_system_image_first() -> None:
         ({}, "FAIL", "IMS reports that the job failed and gives no reason"),
     ],
 )
-def test_the_reason_of_a_failed_job_is_found(
+def test_the_reason_of_a_failed_job_is_parsed(
     changes: dict[str, Any], code: str, message: str
 ) -> None:
     job = a_job(status="FAIL", **changes)
@@ -229,7 +229,7 @@ def test_job_ids_are_stripped() -> None:
     assert a_job(job_id=None).id == ASKED
 
 
-def test_an_image_has_numbers_where_ims_has_strings() -> None:
+def test_numbers_in_strings_are_parsed() -> None:
     image = parse_image(
         json.dumps(
             {
@@ -255,7 +255,7 @@ def test_an_image_has_numbers_where_ims_has_strings() -> None:
     assert image.tags == ("key1=value1",)
 
 
-def test_the_image_quota_is_told_from_others() -> None:
+def test_the_image_quota_is_distinguished_from_others() -> None:
     resources = [
         {"type": "image_shared", "used": 9, "quota": 9},
         {"type": "image", "used": 3, "quota": 20, "min": 1, "max": 1000},
@@ -317,7 +317,7 @@ PARSERS: list[Callable[[bytes], object]] = [
 @example(b"[" * 100_000, 500)
 @example(b'{"error_msg": "\\ud800\\u0000"}', 500)
 @example(b"9" * 5000, 500)
-def test_any_bytes_are_a_failure_with_a_code(body: bytes, status: int) -> None:
+def test_any_error_body_gives_a_failure_with_a_code(body: bytes, status: int) -> None:
     failure = parse_failure(status, body, {})
 
     assert failure.code
@@ -329,9 +329,7 @@ def test_any_bytes_are_a_failure_with_a_code(body: bytes, status: int) -> None:
 @example(b"[" * 100_000, PARSERS[1])
 @example(b'{"status": "FAIL", "fail_reason": "\\ud800", "entities": []}', PARSERS[1])
 @example(b'{"id": "\\ud800", "min_disk": 1e999, "size": NaN}', PARSERS[2])
-def test_any_bytes_are_read_or_plainly_unreadable(
-    body: bytes, which: Callable[[bytes], object]
-) -> None:
+def test_any_body_is_parsed_or_unreadable(body: bytes, which: Callable[[bytes], object]) -> None:
     with suppress(Unreadable):
         which(body)
 
@@ -345,7 +343,7 @@ def test_cleaned_text_is_one_printable_line(text: str) -> None:
     assert "\x00" not in line
 
 
-def test_a_failed_job_is_not_classed_as_a_matter_of_tokens() -> None:
+def test_a_failed_job_is_never_of_class_auth() -> None:
     job = a_job(status="FAIL", error_code="IMG.0009", fail_reason="exists")
 
     assert job.failure is not None

@@ -1,4 +1,4 @@
-"""Which clouds a worker knows, and what it says when it does not."""
+"""The clouds of clouds.yaml, and the errors of unknown or incomplete ones."""
 
 import os
 from pathlib import Path
@@ -36,21 +36,21 @@ def clouds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> OpenStackClouds:
     return OpenStackClouds(Settings(redis_url=SecretStr("redis://127.0.0.1:1")), now=lambda: NOON)
 
 
-def test_a_service_is_made_once_and_without_the_network(clouds: OpenStackClouds) -> None:
+def test_a_service_is_created_once_and_without_network_io(clouds: OpenStackClouds) -> None:
     service = clouds.service("prod")
 
     assert isinstance(service, ImsService)
     assert clouds.service("prod") is service
 
 
-def test_the_vendor_profile_gives_the_address(clouds: OpenStackClouds) -> None:
+def test_the_vendor_profile_provides_the_auth_url(clouds: OpenStackClouds) -> None:
     identity = clouds._cloud("prod").identity
 
     assert identity["auth_url"] == "https://iam.eu-de.otc.t-systems.com/v3"
     assert "very-secret" not in str(identity)
 
 
-def test_an_unknown_cloud_is_refused_and_the_known_are_named(clouds: OpenStackClouds) -> None:
+def test_an_unknown_cloud_is_refused_with_the_known_ones(clouds: OpenStackClouds) -> None:
     with pytest.raises(Refused, match="empty, prod") as caught:
         clouds.service("nowhere")
 
@@ -58,7 +58,7 @@ def test_an_unknown_cloud_is_refused_and_the_known_are_named(clouds: OpenStackCl
 
 
 @pytest.mark.parametrize("name", ["empty", None])
-def test_missing_credentials_say_what_to_do(clouds: OpenStackClouds, name: str | None) -> None:
+def test_missing_credentials_have_a_hint(clouds: OpenStackClouds, name: str | None) -> None:
     with pytest.raises(LoginRefused) as caught:
         clouds.service(name).project()
 
@@ -87,14 +87,14 @@ def an_answer(status: int, body: bytes, **headers: str) -> ks.HttpError:
         (KeyError("X-Subject-Token"), Unavailable),
     ],
 )
-def test_only_a_refusal_by_iam_itself_is_about_credentials(exc: Exception, kind: type) -> None:
+def test_only_a_4xx_of_iam_is_about_credentials(exc: Exception, kind: type) -> None:
     problem = login_problem(exc, "https://iam.example/v3", now=NOON)
 
     assert type(problem) is kind
     assert problem.tried.startswith("POST https://iam.example/v3/auth/tokens (")
 
 
-def test_iams_own_pause_is_told() -> None:
+def test_retry_after_of_iam_is_passed_on() -> None:
     busy = an_answer(429, b"", **{"Retry-After": "9"})
 
     pause = login_problem(busy, "https://iam.example/v3", now=NOON).retry_after
@@ -103,6 +103,6 @@ def test_iams_own_pause_is_told() -> None:
     assert pause.total_seconds() == 9
 
 
-def test_a_key_that_is_none_is_not_used(caplog: pytest.LogCaptureFixture) -> None:
+def test_an_invalid_secret_key_is_not_used(caplog: pytest.LogCaptureFixture) -> None:
     assert secret_keys(Settings(secret_key=(SecretStr("short"),))) == []
     assert "short" not in caplog.text
