@@ -19,7 +19,7 @@ from ims_ledger import Ledger
 from ims_ledger.imported_objects import Imported
 from ims_worker.adapters.obs import ObjectStorage, StorageProblem
 from ims_worker.bucket_rules import Rule, parse_rules
-from ims_worker.tasks.bucket_polling import _look_at_page
+from ims_worker.tasks.bucket_polling import _poll_page
 
 OBJECTS = 100_000
 PAGE = 1000
@@ -103,7 +103,7 @@ def test_every_object_is_listed_and_memory_does_not_grow(
     after: str | None = ""
     pages, early, late = 0, 0, 0
     while after is not None:
-        after = _look_at_page(app, work, rule, after)
+        after = _poll_page(app, work, rule, after)
         pages += 1
         if pages == OBJECTS // PAGE // 10:
             early = blocks()

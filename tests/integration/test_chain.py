@@ -10,6 +10,10 @@ from builders import a_body
 from celery import Celery, chain, chord, group
 from celery.result import AsyncResult
 from running import Running, foreign_worker, until
+from sqlalchemy import text
+
+from ims_config.import_request import parse_request
+from ims_config.signatures import import_flow
 
 PATIENCE_S = 40
 
@@ -75,6 +79,27 @@ def test_a_bad_request_fails_with_the_rule_it_broke(bare: Celery, running: Runni
         sent.get(timeout=PATIENCE_S)
 
     assert running.find(sent.id) is None
+
+
+def test_a_stored_request_that_is_invalid_now_fails_without_a_request_to_ims(
+    running: Running,
+) -> None:
+    """As after an upgrade that brings a new rule."""
+    creates = running.books()["creates"]
+    record, _ = running.ledger.imports.record(parse_request(a_body()))
+    with running.ledger._engine.begin() as db:
+        sql = "UPDATE imports SET request = json_set(request, '$.min_disk', 0) WHERE id = :id"
+        db.execute(text(sql), {"id": record.id})
+
+    with Celery("sender", broker=running.redis_url, backend=running.redis_url) as app:
+        import_flow(app, record).apply_async()
+        with pytest.raises(Exception, match=r"REQUEST\.invalid"):
+            AsyncResult(record.id, app=app).get(timeout=PATIENCE_S)
+
+    ended = running.client.get(record.id)
+    assert (ended.state, ended.attempts) == ("FAILED", 0)
+    assert "min_disk: must be 1 to 1024 GB" in (ended.reason or "")
+    assert running.books()["creates"] == creates
 
 
 def test_a_chain_goes_on_with_the_result(foreign: Celery) -> None:

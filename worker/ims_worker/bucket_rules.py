@@ -1,4 +1,4 @@
-"""Watch rules: which objects of a bucket become images, when, and under which name. No I/O."""
+"""Bucket rules: which objects become images, when, and under which name. No I/O."""
 
 import hashlib
 import re
@@ -16,7 +16,7 @@ from ims_config.strict_yaml import InvalidYaml, parse_yaml
 from ims_config.validation import FieldError, InvalidInput, field_errors
 
 KEY_PREFIX: Final = "watch/"
-# What an image's name may be made of.
+# Fields of the template of an image's name.
 FIELDS: Final = ("stem", "date", "etag", "rule")
 _SHORT_ETAG: Final = 8
 _NOT_IN_A_NAME: Final = re.compile(r"[^\w\-.]+")
@@ -30,7 +30,7 @@ class InvalidRules(InvalidInput):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredObject:
-    """An object as a bucket shows it. `size` in bytes."""
+    """An object of a bucket. `size` in bytes."""
 
     key: str
     etag: str
@@ -42,15 +42,15 @@ class Rule(Strict):
     """Objects of a bucket that become images."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9._\-]{1,64}$")
-    """What was imported is remembered under it: a rule with another name starts anew."""
+    """The ledger stores the imported objects under it: a renamed rule imports them again."""
     bucket: str
     prefix: str = ""
     suffix: str = ""
     image_name: str = "{stem}-{etag}"
     marker: str | None = Field(None, min_length=1)
-    """An object is whole when there is another, not older, whose key is longer by this."""
+    """An object is complete when a marker, its key plus this suffix, exists and is not older."""
     stable_s: float = Field(0, ge=0)
-    """An object is whole when it has not changed for so long."""
+    """An object is complete when it has not changed for this many seconds."""
     request: dict[str, Any] = Field(default_factory=dict)
 
     @field_validator("image_name")
@@ -95,14 +95,14 @@ class Rule(Strict):
         )
 
     def marked_by(self, key: str) -> str | None:
-        """The key of the object that is whole when there is an object with this key."""
+        """The key of the object whose marker has this key."""
         if self.marker is None or not key.endswith(self.marker):
             return None
         marked = key.removesuffix(self.marker)
         return marked if self.matches(marked) else None
 
     def is_whole(self, found: StoredObject, marker: StoredObject | None, now: datetime) -> bool:
-        """`now` by the clock of the storage, as the times of its objects are."""
+        """Whether the upload is complete; `now` is the time of the storage's clock."""
         if found.size == 0:
             return False
         if self.marker is not None and (marker is None or marker.modified < found.modified):
@@ -114,7 +114,7 @@ class Rule(Strict):
         return f"{self.bucket}:{key}"
 
     def request_for(self, found: StoredObject) -> ImportRequest:
-        """What to ask for. Raises InvalidRequest."""
+        """The import request for an object. Raises InvalidRequest."""
         stem = PurePosixPath(found.key.removesuffix(self.suffix) or found.key).name
         name = self.image_name.format(
             stem=_NOT_IN_A_NAME.sub("-", stem),
@@ -126,13 +126,13 @@ class Rule(Strict):
         return parse_request(self.request | {"name": name[:_LONGEST_NAME], "image_url": url})
 
     def idempotency_key(self, found: StoredObject) -> str:
-        """The same for the same content of an object, whoever finds it however often."""
-        said = f"{self.bucket}:{found.key}\n{found.etag}".encode("utf-8", "replace")
-        return f"{KEY_PREFIX}{self.name}/{hashlib.sha256(said).hexdigest()[:32]}"
+        """The same key for the same content of an object, however often it is listed."""
+        content = f"{self.bucket}:{found.key}\n{found.etag}".encode("utf-8", "replace")
+        return f"{KEY_PREFIX}{self.name}/{hashlib.sha256(content).hexdigest()[:32]}"
 
 
 class Rules(Strict):
-    """What the file of rules holds."""
+    """The rules file."""
 
     version: Literal[1]
     rules: tuple[Rule, ...] = Field(min_length=1)
@@ -150,15 +150,15 @@ class Rules(Strict):
 
 
 def parse_rules(text: str) -> Rules:
-    """Raises InvalidRules with all that is wrong."""
+    """Parse a rules file. Raises InvalidRules with every broken rule."""
     try:
-        given = parse_yaml(text)
+        raw = parse_yaml(text)
     except InvalidYaml as exc:
         raise InvalidRules(str(exc)) from None
-    if not isinstance(given, Mapping):
-        raise InvalidRules(FieldError("rules", "must be an object", type(given).__name__))
+    if not isinstance(raw, Mapping):
+        raise InvalidRules(FieldError("rules", "must be an object", type(raw).__name__))
     try:
-        return Rules.model_validate(given)
+        return Rules.model_validate(raw)
     except ValidationError as exc:
         raise InvalidRules(*field_errors(exc, root="rules")) from None
 
@@ -169,7 +169,7 @@ def whole_objects(
     markers: Mapping[str, StoredObject],
     now: datetime,
 ) -> Iterator[StoredObject]:
-    """Those that may be imported; `markers` by the key of the object that each is for."""
+    """The objects that are complete and match; `markers` by the key of their object."""
     for found in objects:
         if rule.matches(found.key) and rule.is_whole(found, markers.get(found.key), now):
             yield found

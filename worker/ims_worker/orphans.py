@@ -1,4 +1,4 @@
-"""What imports have left in the cloud: images with our tag that no import needs. Decisions only."""
+"""Finds images with our tag that no import needs. No I/O."""
 
 from collections.abc import Iterable, Iterator, Mapping
 
@@ -19,7 +19,7 @@ def import_id_of(image: ImageFacts) -> str | None:
 def orphans(
     images: Iterable[ImageFacts], records: Mapping[str, ImportRecord]
 ) -> Iterator[OrphanedImage]:
-    """Of all images of a project, those with our tag that no import needs or will need."""
+    """The images of a project that have our tag and that no import needs."""
     for image in images:
         import_id = import_id_of(image)
         if import_id is None:
@@ -53,7 +53,7 @@ def _why_not_needed(image: ImageFacts, record: ImportRecord | None) -> str | Non
 
 
 def missing(images: Iterable[ImageFacts], records: Iterable[ImportRecord]) -> list[str]:
-    """Imports that SUCCEEDED and whose image is not there any more."""
+    """Ids of the imports that SUCCEEDED and whose image no longer exists."""
     there = {image.id for image in images}
     return [
         record.id

@@ -1,7 +1,7 @@
-"""The tasks that watch buckets: list a page, import what is new and whole, go on with the next.
+"""Tasks that list buckets page by page and import new, complete objects.
 
-A page is a task, so that a bucket of any size needs no memory, and a run that is cut off is only
-late: the next one begins at the beginning, and what was imported is known.
+Each page is a task of its own, so the size of a bucket does not matter. A run that is interrupted
+is only late: the next one starts at the first page, and the ledger knows what was imported.
 """
 
 import logging
@@ -34,13 +34,12 @@ from ims_worker.bucket_rules import (
 
 logger = logging.getLogger(__name__)
 
-# A run that has not come to its next page for so long is over.
+# A run that takes longer for one page is considered dead.
 RUN_LEASE: Final = timedelta(minutes=5)
 
 
 def register(app: Celery) -> None:
-    """Add the tasks to a worker's app."""
-    # Redis or ledger gone: a line in the log, and the next run does it.
+    # An outage of Redis or the ledger: one log line, and the next run repeats the work.
     quiet: dict[str, Any] = {"send_events": False, "throws": (RedisError, LedgerUnavailable)}
     app.task(name=names.WATCH, bind=True, **quiet)(watch)
     app.task(name=names.WATCH_PAGE, bind=True, **quiet)(watch_page)
@@ -49,7 +48,7 @@ def register(app: Celery) -> None:
 
 
 def read_rules(services: Services) -> Rules | None:
-    """The rules of this worker, as they are in the file now. Raises InvalidRules."""
+    """Read the rules file of this worker. Raises InvalidRules."""
     file = services.settings.watch_file
     if file is None:
         return None
@@ -63,13 +62,13 @@ def _usable_rules(services: Services) -> Sequence[Rule]:
     try:
         rules = read_rules(services)
     except InvalidRules as exc:
-        logger.error("watch rules cannot be used", extra={"why": str(exc)})  # noqa: TRY400  # no traceback for a typing error
+        logger.error("bucket rules are invalid", extra={"reason": str(exc)})  # noqa: TRY400  # a traceback adds nothing
         return ()
     return rules.rules if rules else ()
 
 
 def watch(self: Any) -> None:
-    """Begin to list the bucket of each rule, unless that is being done."""
+    """Start a run for each rule that has none."""
     services = bootstrap.services()
     for rule in _usable_rules(services):
         run = uuid.uuid4().hex
@@ -78,23 +77,23 @@ def watch(self: Any) -> None:
 
 
 def watch_page(self: Any, rule_name: str, run: str, after: str) -> None:
-    """Import what is new on one page of a bucket, behind the key `after`."""
+    """Import the new objects of one page of a bucket, the page after the key `after`."""
     services = bootstrap.services()
     key = _key(rule_name)
     if services.redis.get(key) != run.encode():
-        # A late copy of a message, or a run that took too long.
+        # A late copy of a message, or a dead run.
         return
     services.redis.pexpire(key, RUN_LEASE)
     rule = next((rule for rule in _usable_rules(services) if rule.name == rule_name), None)
-    last = None if rule is None else _look_at_page(self.app, services, rule, after)
+    last = None if rule is None else _poll_page(self.app, services, rule, after)
     if last is None:
         services.redis.delete(key)
     else:
         self.app.send_task(names.WATCH_PAGE, [rule_name, run, last])
 
 
-def _look_at_page(app: Celery, services: Services, rule: Rule, after: str) -> str | None:
-    """The key to go on behind; None when this was the last page."""
+def _poll_page(app: Celery, services: Services, rule: Rule, after: str) -> str | None:
+    """Returns the last key of the page; None for the last page."""
     storage = services.storage
     try:
         page = storage.page(rule.bucket, rule.prefix, after=after)
@@ -104,45 +103,45 @@ def _look_at_page(app: Celery, services: Services, rule: Rule, after: str) -> st
             for found in page.objects
             if (marked := rule.marked_by(found.key)) is not None
         }
-        # An object and its marker may be on different pages: the marker's is the one that counts.
+        # If object and marker are on different pages, the page of the marker imports it.
         for marked in markers.keys() - objects.keys():
-            there, _ = storage.find(rule.bucket, marked)
-            if there is not None:
-                objects[marked] = there
+            item, _ = storage.find(rule.bucket, marked)
+            if item is not None:
+                objects[marked] = item
     except StorageProblem as exc:
-        logger.error("bucket not listed", extra={"rule": rule.name, "why": str(exc)})  # noqa: TRY400  # the cloud's words say it
+        logger.error("the bucket was not listed", extra={"rule": rule.name, "reason": str(exc)})  # noqa: TRY400  # a traceback adds nothing
         return None
     _import(app, services, rule, whole_objects(rule, objects.values(), markers, page.now))
     return page.objects[-1].key if page.more else None
 
 
 def watch_object(self: Any, bucket: str, key: str) -> None:
-    """Look at one object now, because somebody said that it has changed.
+    """Check one object now because an event reports a change.
 
-    What was said is only a reason to look: what counts is what the bucket shows.
+    The event is only a trigger: the bucket decides whether the object is imported.
     """
     services = bootstrap.services()
     for rule in _usable_rules(services):
-        meant = rule.marked_by(key) or key
-        if rule.bucket != bucket or not rule.matches(meant):
+        target = rule.marked_by(key) or key
+        if rule.bucket != bucket or not rule.matches(target):
             continue
         try:
-            found, now = services.storage.find(bucket, meant)
-            marker = services.storage.find(bucket, meant + rule.marker)[0] if rule.marker else None
+            found, now = services.storage.find(bucket, target)
+            marker = services.storage.find(bucket, target + rule.marker)[0] if rule.marker else None
         except StorageProblem as exc:
-            logger.error("object not found", extra={"rule": rule.name, "why": str(exc)})  # noqa: TRY400  # as above
+            logger.error("the object was not read", extra={"rule": rule.name, "reason": str(exc)})  # noqa: TRY400  # as above
             continue
         if found is not None:
-            markers = {meant: marker} if marker else {}
+            markers = {target: marker} if marker else {}
             _import(self.app, services, rule, whole_objects(rule, [found], markers, now))
 
 
 def _import(app: Celery, services: Services, rule: Rule, objects: Iterable[StoredObject]) -> None:
-    """Ask for an import of each object that has not been imported as it is now."""
-    whole = {rule.image_url(found.key): found for found in objects}
-    known = services.ledger.imported_objects.etags(rule.name, whole)
+    """Record an import for each object whose content was not imported yet."""
+    complete = {rule.image_url(found.key): found for found in objects}
+    known = services.ledger.imported_objects.etags(rule.name, complete)
     imported = []
-    for url, found in whole.items():
+    for url, found in complete.items():
         if known.get(url) == found.etag:
             continue
         record = _record(app, services, rule, found)
@@ -163,15 +162,15 @@ def _record(
     except InvalidRequest as exc:
         logger.warning(
             "object cannot be imported",
-            extra={"rule": rule.name, "key": found.key, "why": "; ".join(exc.problems)},
+            extra={"rule": rule.name, "key": found.key, "reason": "; ".join(exc.problems)},
         )
         return None
     except KeyConflict as exc:
-        # It was imported before the rule was changed.
+        # Imported before the rule was changed.
         return exc.current
     if created:
         logger.info("object found", extra={"rule": rule.name, "key": found.key, "id": record.id})
-        # A message that gets lost is found missing by the sweep.
+        # The sweep replaces a lost message.
         import_flow(app, record).apply_async()
     return record
 
