@@ -337,6 +337,32 @@ def test_a_finished_import_is_shown_and_listed(ims: Ims, tmp_path: Path) -> None
     assert not any(line.endswith(" ") for line in listed.splitlines())
 
 
+def test_a_list_on_a_narrow_terminal_cuts_nothing(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("COLUMNS", "80")
+    record = a_result(
+        State.FAILED, id="5c4c074d-f58b-4175-a840-0aa0997ab238", name="n" * 128, error=a_failure()
+    )
+
+    render.print_list([record], render.import_list, as_json=False, empty="")
+
+    output = capsys.readouterr().out
+    assert render.stdout().is_terminal
+    assert all(text in output for text in (record.id, record.name, "FAILED", "IMG.0057: bad file"))
+
+
+def test_watching_no_import_shows_no_table(ims: Ims, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+
+    code, out, err = ims("watch", "--json")
+
+    assert (code, out) == (0, "[]\n")
+    assert "No import is open." in err
+    assert "state" not in err
+
+
 # --- exit codes and progress ----------------------------------------------------------------
 
 

@@ -1,14 +1,13 @@
 """`doctor`: checks the installation and prints a fix for each failed check."""
 
 import json
-from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 import ims_producer
-from ims_producer.cli.exit_codes import Exit
+from ims_producer.cli.exit_codes import exit_code_of_checks
 from ims_producer.cli.options import ArrayAsJson
 
 if TYPE_CHECKING:
@@ -55,11 +54,3 @@ def doctor(
     if as_json:
         print(json.dumps([asdict(check) for check in checks]))
     raise SystemExit(int(exit_code_of_checks(checks)))
-
-
-def exit_code_of_checks(checks: "Sequence[Check]") -> Exit:
-    """The exit code of the first check that failed."""
-    for check in checks:
-        if check.ok is False:
-            return Exit.CREDENTIALS if check.about == "credentials" else Exit.UNREACHABLE
-    return Exit.DONE

@@ -1,7 +1,7 @@
 """The exit codes of the program, and the code and message of each error."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from enum import IntEnum
 from typing import TYPE_CHECKING, NoReturn
@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from pydantic import ValidationError
 
     from ims_config.records import ImportRecord
+    from ims_producer.checks import Check
 
 
 class Exit(IntEnum):
@@ -47,6 +48,14 @@ def _exit_code(record: "ImportRecord") -> Exit:
             return Exit.UNCERTAIN
         case _:
             return Exit.CREDENTIALS if record.credentials_refused else Exit.STILL_TRACKED
+
+
+def exit_code_of_checks(checks: "Iterable[Check]") -> Exit:
+    """The exit code of the first check that failed."""
+    for check in checks:
+        if check.ok is False:
+            return Exit.CREDENTIALS if check.about == "credentials" else Exit.UNREACHABLE
+    return Exit.DONE
 
 
 def stop(code: Exit, *lines: str) -> NoReturn:

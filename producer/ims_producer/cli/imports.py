@@ -37,7 +37,7 @@ def show(
     if as_json:
         render.print_json(result, events=history if events else None)
         return
-    render.print_table(render.details(result))
+    render.print_details(result)
     for event in history:
         render.print_line(render.stdout(), render.event_line(event))
 

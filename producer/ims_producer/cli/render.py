@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 Item = TypeVar("Item", bound=BaseModel)
 
-BAR_WIDTH: Final = 24
+BAR_WIDTH: Final = 16
 # Lines in a log report progress in steps of this size.
 PERCENT_STEP: Final = 25
 _STYLES: Final = {
@@ -37,7 +37,7 @@ _STYLES: Final = {
     State.WAITING: "yellow",
     State.UNCERTAIN: "yellow",
 }
-# Wider than any row: a pipe has no width to fit into.
+# Wider than any row.
 _UNLIMITED: Final = 10_000
 
 
@@ -82,14 +82,28 @@ def print_list(
 
 
 def print_table(table: Table) -> None:
-    """Print a table; into a pipe as wide as needed, without padding at the ends of lines."""
+    """Print a table as wide as its content: the terminal wraps rows, and no id is cut."""
     console = stdout()
-    if console.is_terminal:
-        console.print(table)
-        return
-    lines = console.render_lines(table, console.options.update(width=_UNLIMITED), pad=False)
-    for line in lines:
-        print("".join(segment.text for segment in line).rstrip(), file=console.file)
+    options = console.options.update(width=_UNLIMITED)
+    for line in console.render_lines(table, options, pad=False):
+        text = Text.assemble(*((segment.text, segment.style or "") for segment in line))
+        text.rstrip()
+        console.print(text, soft_wrap=True)
+
+
+def print_details(result: ImportResult) -> None:
+    """Print everything a person may want to know about an import, one fact a line."""
+    table = Table.grid(padding=(0, 2, 0, 0))
+    table.add_column(style="dim", no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, value in _facts(result):
+        if value not in (None, ""):
+            style = _STYLES.get(value, "") if isinstance(value, State) else ""
+            table.add_row(name, Text(str(value), style=style))
+    if stdout().is_terminal:
+        stdout().print(table)
+    else:
+        print_table(table)
 
 
 def print_line(console: Console, text: str, style: str | None = None) -> None:
@@ -127,7 +141,12 @@ def progress(console: Console) -> Iterator[OnProgress]:
         return
     # The live table disappears at the end; the caller prints the outcome.
     with Live(console=console, auto_refresh=False, transient=True) as live:
-        yield lambda records: live.update(import_table(records, bars=True), refresh=True)
+
+        def show(records: Sequence[ImportRecord]) -> None:
+            if records:
+                live.update(import_table(records, bars=True), refresh=True)
+
+        yield show
 
 
 class ProgressLines:
@@ -162,13 +181,13 @@ def progress_text(record: ImportRecord) -> str:
 
 
 def import_list(records: Sequence[ImportRecord]) -> Table:
-    return import_table(records, bars=stdout().is_terminal, ids=True)
+    return import_table(records, bars=False, ids=True)
 
 
 def import_table(records: Sequence[ImportRecord], *, bars: bool, ids: bool = False) -> Table:
     """Imports as rows."""
     table = _table(*(("id",) if ids else ()), "name", "state", "progress", "age")
-    table.add_column("details")
+    table.add_column("details", overflow="fold")
     for record in records:
         table.add_row(
             *([Text(record.id)] if ids else []),
@@ -302,18 +321,6 @@ def event_line(event: Event) -> str:
     step = f"{event.from_state or '·'} → {event.to_state}" if event.to_state else event.kind
     reason = f"  {event.reason}" if event.reason else ""
     return f"{event.at:%Y-%m-%d %H:%M:%S}  {step}{reason}"
-
-
-def details(result: ImportResult) -> Table:
-    """Everything a person may want to know about an import, one fact a line."""
-    table = Table.grid(padding=(0, 2, 0, 0))
-    table.add_column(style="dim", no_wrap=True)
-    table.add_column(overflow="fold")
-    for name, value in _facts(result):
-        if value not in (None, ""):
-            style = _STYLES.get(value, "") if isinstance(value, State) else ""
-            table.add_row(name, Text(str(value), style=style))
-    return table
 
 
 def _facts(result: ImportResult) -> Iterator[tuple[str, object]]:
