@@ -145,9 +145,6 @@ class Rules(Strict):
             raise ValueError(f"names must differ; twice: {', '.join(twice)}")
         return value
 
-    def named(self, name: str) -> Rule | None:
-        return next((rule for rule in self.rules if rule.name == name), None)
-
 
 def parse_rules(text: str) -> Rules:
     """Parse a rules file. Raises InvalidRules with every broken rule."""
