@@ -6,7 +6,7 @@ VENV := .venv
 STAMP := $(VENV)/.installed
 BIN := $(VENV)/bin
 
-.PHONY: help demo up check test chaos lint bench clean
+.PHONY: help demo up check test chaos lint mutations bench clean
 .DEFAULT_GOAL := help
 
 help:
@@ -16,6 +16,7 @@ help:
 	@echo "make test   all tests except chaos, in six minutes"
 	@echo "make chaos  faults, kills and disasters, N=100 imports per storm; prints a table"
 	@echo "make lint   ruff, mypy and import-linter"
+	@echo "make mutations  break the code on purpose; the tests must notice each defect"
 	@echo "make bench  measure imports and POSTs per second against simpler alternatives"
 	@echo "make clean  remove .venv"
 
@@ -26,9 +27,9 @@ demo: $(STAMP)
 up: $(STAMP)
 	@exec $(BIN)/python -m ims_sandbox up
 
-# Two xdist workers: tests mostly wait on subprocesses; loadfile shares a file's stack.
+# Three xdist workers on two cores: tests mostly wait on subprocesses; loadfile shares a file's stack.
 # tests/conftest.py sorts the files, longest first.
-PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+PYTEST := $(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
 
 check: lint
 	$(PYTEST) -q tests/unit tests/contract
@@ -45,6 +46,9 @@ lint: $(STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy config ledger producer worker sandbox benchmarks
 	$(BIN)/lint-imports
+
+mutations: $(STAMP)
+	$(BIN)/python tests/mutations.py
 
 bench: $(STAMP)
 	$(BIN)/python benchmarks/whole_chain.py

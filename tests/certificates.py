@@ -1,4 +1,4 @@
-"""A certificate for `localhost` that nobody has signed, for servers of tests that speak TLS."""
+"""A self-signed certificate for `localhost`, for TLS servers of tests."""
 
 import ssl
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from cryptography.x509.oid import NameOID
 
 @dataclass(frozen=True, slots=True)
 class Certificate:
-    """Its key, and the file that a client must trust."""
+    """The private key, and the file that a client must trust."""
 
     key: RSAPrivateKey
     file: Path
@@ -25,7 +25,7 @@ class Certificate:
     def for_localhost(cls, folder: Path) -> Self:
         key = generate_private_key(65537, 2048)
         name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
-        made = (
+        certificate = (
             x509.CertificateBuilder()
             .subject_name(name)
             .issuer_name(name)
@@ -37,9 +37,9 @@ class Certificate:
             .sign(key, SHA256())
         )
         file, key_file = folder / "certificate.pem", folder / "key.pem"
-        file.write_bytes(made.public_bytes(Encoding.PEM))
-        private = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-        key_file.write_bytes(private)
+        file.write_bytes(certificate.public_bytes(Encoding.PEM))
+        pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+        key_file.write_bytes(pem)
         return cls(key, file, key_file)
 
     def for_a_server(self) -> ssl.SSLContext:

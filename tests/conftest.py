@@ -1,9 +1,10 @@
-"""Ledgers to test on, where to keep what is to be looked at, and that CI skips nothing."""
+"""Shared fixtures, longest files first, and a skipped test fails CI."""
 
 import os
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from sqlalchemy import create_engine, text
@@ -11,7 +12,29 @@ from sqlalchemy.engine import make_url
 
 from ims_ledger import Ledger
 
+if TYPE_CHECKING:
+    from running import Running
+
 POSTGRES = "IMS_IMPORT_TEST_POSTGRES_URL"
+# Files that take longest, so that no xdist worker starts one of them last.
+LONGEST = (
+    "test_api_document.py",
+    "test_outages.py",
+    "test_bucket_polling.py",
+    "test_api.py",
+    "test_manifests.py",
+    "test_cli_on_a_stack.py",
+    "test_deciding.py",
+    "test_chain.py",
+    "test_over_http.py",
+    "test_how_to.py",
+    "test_backends.py",
+    "test_webhooks_on_a_stack.py",
+    "test_flower_in_a_browser.py",
+    "test_no_secret_leaves.py",
+    "test_huge_bucket.py",
+    "test_benchmark.py",
+)
 
 
 @pytest.fixture
@@ -21,17 +44,17 @@ def sqlite_url(tmp_path: Path) -> str:
 
 @pytest.fixture
 def postgres_url() -> Iterator[str]:
-    """A schema of its own on the server that the variable names."""
-    given = os.environ.get(POSTGRES)
-    if given is None:
+    """A new schema on the server that the variable names."""
+    server = os.environ.get(POSTGRES)
+    if server is None:
         if os.environ.get("CI"):
             pytest.fail(f"{POSTGRES} is not set, and in CI nothing may be skipped")
         pytest.skip(f"{POSTGRES} names no server, e.g. postgresql+psycopg://me@localhost/test")
     schema = f"ims_import_{uuid.uuid4().hex}"
-    admin = create_engine(given, isolation_level="AUTOCOMMIT")
+    admin = create_engine(server, isolation_level="AUTOCOMMIT")
     with admin.connect() as connection:
         connection.execute(text(f"CREATE SCHEMA {schema}"))
-        url = make_url(given).update_query_dict({"options": f"-csearch_path={schema}"})
+        url = make_url(server).update_query_dict({"options": f"-csearch_path={schema}"})
         yield url.render_as_string(hide_password=False)
         connection.execute(text(f"DROP SCHEMA {schema} CASCADE"))
     admin.dispose()
@@ -51,11 +74,34 @@ def ledger(url: str) -> Iterator[Ledger]:
 
 
 @pytest.fixture(scope="session")
+def shared_stack() -> "Iterator[Running]":
+    """One stack per test process; it serves every file that needs no special settings."""
+    # Imported here, because unit tests need neither the sandbox nor the API.
+    from running import Running  # noqa: PLC0415
+
+    settings = {"POLL_FIRST_S": "0.3", "POLL_MAX_S": "1", "API_RATE_PER_MINUTE": "1000000"}
+    with Running.start(api=True, settings=settings) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def running(shared_stack: "Running") -> "Iterator[Running]":
+    """The shared stack; the sandbox cloud is as at the start before and after the file."""
+    yield shared_stack
+    shared_stack.reset_cloud()
+
+
+@pytest.fixture(scope="session")
 def artifacts() -> Path:
-    """Where CI keeps what a person should look at."""
+    """The folder of files that CI keeps for people."""
     folder = Path(__file__).parents[1] / "artifacts"
     folder.mkdir(exist_ok=True)
     return folder
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    ranks = {name: rank for rank, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: ranks.get(item.path.name, len(LONGEST)))
 
 
 @pytest.hookimpl(trylast=True)

@@ -1,4 +1,4 @@
-"""An app of somebody else: it knows the broker's URL and nothing of ours."""
+"""Another Celery application, which knows only the broker's URL."""
 
 import os
 from typing import Any
@@ -15,7 +15,7 @@ app.conf.update(
 
 @app.task
 def name_of(result: dict[str, Any]) -> str:
-    """A task that goes on with an import's result."""
+    """A task that uses the result of an import."""
     return f"{result['name']}: {result['image_id']}"
 
 
@@ -27,6 +27,6 @@ def names_of(results: list[dict[str, Any]]) -> list[str]:
 
 @app.task(bind=True)
 def remember(self: Any, *_what: Any, key: str) -> int:
-    """A callback or errback that leaves a trace of each of its runs."""
+    """A callback or errback that counts its runs."""
     client = self.app.backend.client
     return int(client.incr(key))

@@ -1,5 +1,4 @@
-"""A real receiver of webhooks, which checks signatures with the reference library and can be told
-to misbehave."""
+"""A webhook receiver that verifies signatures with the reference library and can misbehave."""
 
 import json
 import ssl
@@ -15,7 +14,7 @@ from standardwebhooks import Webhook
 
 @dataclass(frozen=True, slots=True)
 class Received:
-    """One request: where it came to, with what headers and body."""
+    """One request with its path, headers and body."""
 
     path: str
     headers: dict[str, str]
@@ -35,26 +34,26 @@ class Received:
         return str(self.event["type"])
 
     def verify(self, secret: str) -> None:
-        """Raises WebhookVerificationError for a signature that does not fit."""
+        """Raises WebhookVerificationError for an invalid signature."""
         Webhook(secret).verify(self.body, self.headers, json_parse=False)
 
 
 @dataclass(slots=True)
 class Receiver:
-    """Takes everything with 204, unless `answers` has statuses for the next requests."""
+    """Responds with 204, unless `answers` has statuses for the next requests."""
 
     url: str
     all: list[Received] = field(default_factory=list)
     answers: list[int] = field(default_factory=list)
     headers: dict[str, str] = field(default_factory=dict)
-    """Sent with every answer."""
+    """Sent with every response."""
     gate: threading.Event = field(default_factory=threading.Event)
-    """No answer before it is set; it is, unless a test clears it."""
+    """Responses wait until it is set; a test may clear it."""
     dribble: bool = False
-    """Answer a byte at a time, without end."""
+    """Respond one byte at a time, without end."""
     now: int = 0
     most: int = 0
-    """Requests in hand now, and the most there were."""
+    """Requests in progress now, and the maximum so far."""
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     @classmethod
@@ -69,7 +68,7 @@ class Receiver:
         port = server.server_address[1]
         receiver = cls(f"{'https' if tls else 'http'}://{host}:{port}/hook")
         receiver.gate.set()
-        server.receiver = receiver  # type: ignore[attr-defined]  # the handler's way to it
+        server.receiver = receiver  # type: ignore[attr-defined]  # read by the handler
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
         thread.start()
         try:
@@ -82,9 +81,11 @@ class Receiver:
             thread.join()
 
     def types(self, import_id: str | None = None) -> list[str]:
-        """What was told, in the order of arrival; of one import, or of all."""
+        """Types of the received events in order of arrival, of one import or of all."""
         return [
-            one.type for one in self.all if import_id is None or one.event["subject"] == import_id
+            request.type
+            for request in self.all
+            if import_id is None or request.event["subject"] == import_id
         ]
 
 

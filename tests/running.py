@@ -1,4 +1,4 @@
-"""The stack that tests of the whole chain drive, in the words they need."""
+"""A running stack with the operations that integration tests need."""
 
 import os
 import subprocess
@@ -68,19 +68,28 @@ class Running:
         return [str(self.client.get(import_id).state) for import_id in ids]
 
     def images_of(self, import_id: str) -> int:
-        images = self.books()["images"]
+        images = self.cloud_state()["images"]
         return sum(image["import_id"] == import_id for image in images)
 
-    def books(self) -> dict[str, Any]:
-        answer = requests.get(f"{self.stack.cloud_url}/admin/books", timeout=10)
-        books: dict[str, Any] = answer.json()
-        return books
+    def cloud_state(self) -> dict[str, Any]:
+        """Jobs, images and counters of the sandbox cloud."""
+        state: dict[str, Any] = self._admin("GET", "books").json()
+        return state
 
     def cloud(self, **options: Any) -> None:
-        """Change the sandbox cloud."""
-        requests.post(
-            f"{self.stack.cloud_url}/admin/settings", json=options, timeout=10
-        ).raise_for_status()
+        """Change options of the sandbox cloud."""
+        self._admin("POST", "settings", json=options)
+
+    def reset_cloud(self) -> None:
+        """Undo what a test changed; jobs and images stay."""
+        self.cloud(job_seconds=QUICK.job_seconds, max_active=QUICK.max_active)
+        self._admin("DELETE", "faults")
+
+    def _admin(self, method: str, path: str, **options: Any) -> requests.Response:
+        url = f"{self.stack.cloud_url}/admin/{path}"
+        response = requests.request(method, url, timeout=10, **options)
+        response.raise_for_status()
+        return response
 
     def idle(self) -> bool:
         """No import is open and none is in the schedule."""
@@ -95,7 +104,7 @@ class Running:
 
 @contextmanager
 def foreign_worker(redis_url: str) -> Iterator[None]:
-    """The worker of somebody else's app."""
+    """A worker of another Celery application."""
     argv = ["-m", "celery", "-A", "foreign", "worker", "-P", "solo", "-Q", "foreign"]
     with subprocess.Popen(
         [sys.executable, *argv],
@@ -109,7 +118,7 @@ def foreign_worker(redis_url: str) -> Iterator[None]:
 
 
 def until(condition: Callable[[], bool], what: str, *, seconds: float = 30) -> None:
-    """Wait for a condition, not for a time."""
+    """Wait until the condition holds."""
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, f"not within {seconds} s: {what}"

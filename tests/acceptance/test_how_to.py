@@ -6,7 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +20,6 @@ from ims_sandbox.process import free_port, listens
 
 AIRFLOW = "IMS_IMPORT_TEST_AIRFLOW"
 HOW_TO = Path(__file__).parents[2] / "docs" / "how-to"
-
-
-@pytest.fixture(scope="module")
-def running() -> Iterator[Running]:
-    with Running.start(api=True) as running:
-        yield running
 
 
 def blocks(page: str, language: str) -> list[str]:
@@ -136,10 +130,15 @@ def airflow(runner: dict[str, str], tmp_path: Path) -> Callable[..., str]:
 def test_the_airflow_operator_returns_the_image_or_the_reason(
     airflow: Callable[..., str], running: Running
 ) -> None:
+    earlier = {record.id for record in running.client.list(name="ubuntu-24.04", limit=200)}
     good = airflow("dags", "test", "golden_image", "-c", '{"image_url": "images:good.qcow2"}')
     bad = airflow("dags", "test", "golden_image", "-c", '{"image_url": "images:broken.qcow2"}')
 
-    ended = {record.image_url: record for record in running.client.list(name="ubuntu-24.04")}
+    ended = {
+        record.image_url: record
+        for record in running.client.list(name="ubuntu-24.04", limit=200)
+        if record.id not in earlier
+    }
     assert {url: str(record.state) for url, record in ended.items()} == {
         "images:good.qcow2": "SUCCEEDED", "images:broken.qcow2": "FAILED"
     }  # fmt: skip

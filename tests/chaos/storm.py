@@ -1,4 +1,4 @@
-"""A run under faults and kills, and the judgement of it from the cloud's own books."""
+"""A run under faults and kills, and the judgement of it from the cloud's own state."""
 
 import itertools
 import json
@@ -107,7 +107,7 @@ def weather(
             wait(lambda: _ended(running, ids) >= imports // 4, within)
             storm.disaster(running.stack)
         wait(lambda: _ended(running, ids) == imports, within)
-        # Late copies of messages get their chance to do harm before the books are read.
+        # Late copies of messages get their chance to do harm before the state is read.
         wait(running.idle, 60)
     return judge(running, storm.name, ids, folder, died_alone)
 
@@ -163,24 +163,24 @@ def deadly_worker(stack: Stack, folder: Path, *, blind: bool = False, wait: bool
 def judge(
     running: Running, name: str, ids: Sequence[str], folder: Path, died_alone: Sequence[str]
 ) -> Verdict:
-    """Lost, doubled, unexplained: the ledger against the cloud's own books."""
-    books = running.books()
+    """Lost, doubled, unexplained: the ledger against the cloud's own state."""
+    state = running.cloud_state()
     records = {import_id: running.ledger.imports.get(import_id) for import_id in ids}
     events = {import_id: running.client.events(import_id) for import_id in ids}
     living = Counter(
-        image["import_id"] for image in books["images"] if image["status"] in LIVING_IMAGES
+        image["import_id"] for image in state["images"] if image["status"] in LIVING_IMAGES
     )
     kills = _kills(folder)
     return Verdict(
         storm=name,
         imports=len(ids),
         kills=len(kills),
-        faults=sum(books["faults"].values()),
+        faults=sum(state["faults"].values()),
         states=Counter(str(record.state) for record in records.values()),
         lost=[
             f"{record.id} is {record.state}: {record.reason}"
             for record in records.values()
-            if _lost(record, living, books)
+            if _lost(record, living, state)
         ],
         doubled=[import_id for import_id in ids if living[import_id] > 1],
         unexplained=[record.id for record in records.values() if _unexplained(record)],
@@ -192,13 +192,13 @@ def judge(
     )
 
 
-def _lost(record: ImportResult, living: Mapping[str, int], books: dict[str, Any]) -> bool:
+def _lost(record: ImportResult, living: Mapping[str, int], state: dict[str, Any]) -> bool:
     """Not ended; or said to have an image that the cloud does not know as active; or the other
     way round."""
     if not record.state.terminal:
         return True
     if record.state is State.SUCCEEDED:
-        active = {image["id"] for image in books["images"] if image["status"] == "active"}
+        active = {image["id"] for image in state["images"] if image["status"] == "active"}
         return record.image_id not in active
     return living[record.id] > 0
 

@@ -136,7 +136,7 @@ def test_two_workers_never_have_more_jobs_than_allowed_and_waste_no_slot() -> No
     with Running.start(workers=2, settings=settings) as running:
         ids = [running.client.submit(a_body(name=f"image-{number}")) for number in range(12)]
         until(lambda: set(running.states(ids)) == {"SUCCEEDED"}, "all ended", seconds=60)
-        peak = running.books()["peak_active"]
+        peak = running.cloud_state()["peak_active"]
         waits = waits_for_a_free_slot(running, ids)
 
     assert list(peak.values()) == [3]

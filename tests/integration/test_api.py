@@ -2,7 +2,6 @@
 
 import json
 import signal
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
@@ -18,12 +17,6 @@ from ims_ledger import InvalidState, Ledger
 from ims_sandbox.stack import Stack
 
 PROBLEM = "application/problem+json"
-
-
-@pytest.fixture(scope="module")
-def running() -> Iterator[Running]:
-    with Running.start(api=True) as running:
-        yield running
 
 
 class Caller:

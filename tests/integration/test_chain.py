@@ -19,12 +19,6 @@ PATIENCE_S = 40
 
 
 @pytest.fixture(scope="module")
-def running() -> Iterator[Running]:
-    with Running.start() as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
 def bare(running: Running) -> Iterator[Celery]:
     """A Celery app without a line of ours."""
     with Celery("bare", broker=running.redis_url, backend=running.redis_url) as app:
@@ -85,7 +79,7 @@ def test_a_stored_request_that_is_invalid_now_fails_without_a_request_to_ims(
     running: Running,
 ) -> None:
     """As after an upgrade that brings a new rule."""
-    creates = running.books()["creates"]
+    creates = running.cloud_state()["creates"]
     record, _ = running.ledger.imports.record(parse_request(a_body()))
     with running.ledger._engine.begin() as db:
         sql = "UPDATE imports SET request = json_set(request, '$.min_disk', 0) WHERE id = :id"
@@ -99,7 +93,7 @@ def test_a_stored_request_that_is_invalid_now_fails_without_a_request_to_ims(
     ended = running.client.get(record.id)
     assert (ended.state, ended.attempts) == ("FAILED", 0)
     assert "min_disk: must be 1 to 1024 GB" in (ended.reason or "")
-    assert running.books()["creates"] == creates
+    assert running.cloud_state()["creates"] == creates
 
 
 def test_a_chain_goes_on_with_the_result(foreign: Celery) -> None:

@@ -6,7 +6,6 @@ import pty
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any
 
@@ -15,12 +14,6 @@ from running import Running, until
 
 GOOD = ("images:good.qcow2", "--name", "good", "--min-disk", "40")
 BROKEN = ("images:broken.qcow2", "--name", "broken", "--min-disk", "40")
-
-
-@pytest.fixture(scope="module")
-def running() -> Iterator[Running]:
-    with Running.start() as running:
-        yield running
 
 
 def test_submit_prints_the_id_and_nothing_else_on_stdout(running: Running) -> None:

@@ -40,7 +40,9 @@ def test_cancel_deletes_the_image_when_the_job_is_done(running: Running) -> None
     running.cloud(job_seconds=(0.5, 1))
     assert "will be canceled when its job ends; the image is then deleted" in output
     assert "was deleted" in record["reason"]
-    [image] = [image for image in running.books()["images"] if image["import_id"] == import_id]
+    [image] = [
+        image for image in running.cloud_state()["images"] if image["import_id"] == import_id
+    ]
     assert image["status"] == "deleted"
     result = AsyncResult(import_id, app=running.stack.app)
     until(result.ready, "the result is available")
@@ -202,7 +204,7 @@ def test_resume_retries_corrected_credentials() -> None:
     with Running.start(wrong_password=True) as running:
         import_id = running.client.submit(a_body())
         until(lambda: running.states([import_id]) == ["WAITING"], "it waits")
-        refused = running.books()["refused_logins"]
+        refused = running.cloud_state()["refused_logins"]
         clouds = Path(running.stack.env["OS_CLIENT_CONFIG_FILE"])
         clouds.write_text(
             json.dumps(json.loads(clouds.read_text())).replace("wrong-password", QUICK.password)

@@ -4,7 +4,6 @@ import json
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +14,6 @@ from builders import a_body
 from running import QUICK, Running, until
 
 MANY = 1000
-
-
-@pytest.fixture(scope="module")
-def running() -> Iterator[Running]:
-    with Running.start() as running:
-        yield running
 
 
 def manifest_file(folder: Path, *images: dict[str, Any], **manifest: Any) -> str:
@@ -40,14 +33,14 @@ def test_apply_imports_missing_images_and_then_nothing(running: Running, tmp_pat
 
     assert steps(running, "plan", file) == {"one": "new", "two": "new"}
     done = running.stack.run("apply", file, "--wait")
-    creates = running.books()["creates"]
+    creates = running.cloud_state()["creates"]
     again = running.stack.run("apply", file, "--wait")
 
     assert done.returncode == 0, done.stderr
     assert [line.split()[0] for line in done.stdout.splitlines()] == ["new", "new"]
     assert done.stdout.count("SUCCEEDED, image ") == 2
     assert [line.split()[0] for line in again.stdout.splitlines()] == ["unchanged"] * 2
-    assert running.books()["creates"] == creates
+    assert running.cloud_state()["creates"] == creates
     assert again.returncode == 0
 
 
@@ -104,7 +97,8 @@ def request_as_console(running: Running, method: str, path: str, **options: Any)
 
 def is_there(running: Running, name: str) -> bool:
     return any(
-        (image["name"], image["status"]) == (name, "active") for image in running.books()["images"]
+        (image["name"], image["status"]) == (name, "active")
+        for image in running.cloud_state()["images"]
     )
 
 

@@ -35,7 +35,7 @@ def test_sigterm_lets_what_is_in_hand_end_and_nothing_is_redone(running: Running
     assert took < 15
     assert set(after_stop) == {"RUNNING"}
     assert "UNCERTAIN" not in {state for import_id in ids for state in kinds(running, import_id)}
-    assert running.books()["creates"] == 4
+    assert running.cloud_state()["creates"] == 4
 
 
 def test_a_worker_waits_for_redis_and_goes_on_by_itself(running: Running) -> None:
@@ -84,7 +84,7 @@ def test_a_cloud_that_hangs_for_a_while_fails_no_import_and_doubles_none(running
         reason = running.client.get(during).reason or ""
 
     until(lambda: running.states([before, during]) == ["SUCCEEDED"] * 2, "both ended", seconds=60)
-    assert "the answer to the request was lost" in reason
+    assert "the response to the request was lost" in reason
     assert [running.images_of(import_id) for import_id in (before, during)] == [1, 1]
 
 
@@ -113,4 +113,4 @@ def test_without_a_ledger_a_submission_is_clearly_refused(running: Running) -> N
     assert done.returncode == 5
     assert done.stdout == ""
     assert "ledger: " in done.stderr
-    assert running.books()["creates"] == 0
+    assert running.cloud_state()["creates"] == 0

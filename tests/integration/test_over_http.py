@@ -22,12 +22,6 @@ UNREACHABLE = {
 }
 
 
-@pytest.fixture(scope="module")
-def running() -> Iterator[Running]:
-    with Running.start(api=True) as running:
-        yield running
-
-
 @pytest.fixture
 def remote(running: Running) -> dict[str, str]:
     """The environment of a remote user."""

