@@ -1,4 +1,4 @@
-"""What is said about an import, in `--json`, HTTP and Celery results alike."""
+"""The record of an import, identical in `--json`, HTTP and Celery results."""
 
 from datetime import datetime
 from enum import StrEnum
@@ -8,7 +8,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
 
 class State(StrEnum):
-    """The life of an import: see `docs/states.md`."""
+    """The states of an import: see `docs/states.md`."""
 
     QUEUED = "QUEUED"
     WAITING = "WAITING"
@@ -32,17 +32,17 @@ class WaitsFor(StrEnum):
     """What a WAITING import waits for."""
 
     SLOT = "slot"
-    """Other jobs of ours to end: it has a place in line."""
+    """A free slot in its project: it has a place in line."""
     CLOUD = "cloud"
-    """The cloud to be ready: it was busy, unreachable, or asked to slow down."""
+    """The cloud: it was busy, unreachable, or throttles requests."""
     PERSON = "person"
-    """Somebody to lift a limit or give a right."""
+    """A person who raises a limit or grants a permission."""
     CREDENTIALS = "credentials"
-    """Somebody to correct the credentials."""
+    """A person who corrects the credentials."""
 
 
 class ErrorClass(StrEnum):
-    """What to do about an error; every code of the cloud has one."""
+    """How to react to an error; every error code of the cloud has a class."""
 
     PERMANENT = "permanent"
     RETRY = "retry"
@@ -52,14 +52,14 @@ class ErrorClass(StrEnum):
 
 
 class Scope(StrEnum):
-    """What an API key opens."""
+    """What an API key permits."""
 
     READ = "read"
-    """See imports and their events, and the metrics."""
+    """Read imports, their events, and metrics."""
     SUBMIT = "submit"
-    """Ask for imports, cancel them, try them again."""
+    """Submit, cancel and retry imports."""
     ADMIN = "admin"
-    """All that, and decide about UNCERTAIN imports."""
+    """All of these, and resolve UNCERTAIN imports."""
 
 
 class Frozen(BaseModel):
@@ -67,7 +67,7 @@ class Frozen(BaseModel):
 
 
 class Failure(Frozen):
-    """Why an import failed or waits: the cloud's own code and words, and what to do."""
+    """Why an import failed or waits: code and message of the cloud, and a hint."""
 
     model_config = ConfigDict(frozen=True, populate_by_name=True, serialize_by_alias=True)
 
@@ -80,7 +80,7 @@ class Failure(Frozen):
 
 
 class Progress(Frozen):
-    """How far a job is. `percent` (0 to 100) only where the cloud gives one."""
+    """Progress of a job. `percent` is 0 to 100, and None unless the cloud reports it."""
 
     percent: float | None = None
     source: Literal["ims"] | None = None
@@ -88,7 +88,7 @@ class Progress(Frozen):
 
 
 class ImportRecord(Frozen):
-    """One import as the ledger remembers it. Times are RFC 3339, UTC."""
+    """One import as the ledger stores it. Times are RFC 3339, UTC."""
 
     id: str
     key: str | None = None
@@ -112,7 +112,7 @@ class ImportRecord(Frozen):
     finished_at: AwareDatetime | None = None
     requested_by: str | None = None
     request: dict[str, Any]
-    # Counts transitions: the compare-and-set of the ledger. Nobody else's business.
+    # Incremented by each transition, for the ledger's compare-and-set.
     version: int = Field(0, exclude=True)
     updated_at: datetime | None = Field(None, exclude=True)
     attempted_at: datetime | None = Field(None, exclude=True)
@@ -140,7 +140,7 @@ class ImportRecord(Frozen):
 
 
 class ImageFacts(Frozen):
-    """The image as the cloud describes it after the import."""
+    """The image as IMS reports it after the import."""
 
     id: str
     name: str | None = None
@@ -156,19 +156,19 @@ class ImageFacts(Frozen):
 
 
 class ImportResult(ImportRecord):
-    """How an import ended: the record and the finished image; what `AsyncResult.get()` gives."""
+    """The final record with the image; `AsyncResult.get()` returns it."""
 
     image: ImageFacts | None = None
 
 
 class Event(Frozen):
-    """One thing that happened to an import; every transition has one."""
+    """One entry in the history of an import; every transition appends one."""
 
     id: int
     import_id: str
     at: AwareDatetime
     kind: str
-    """`transition`, or what was noted without one: `overdue`, `warning`."""
+    """`transition`, or an event without one, such as `overdue` or `cancel`."""
     from_state: State | None = None
     to_state: State | None = None
     reason: str | None = None

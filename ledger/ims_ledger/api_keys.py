@@ -1,4 +1,4 @@
-"""API keys: who may ask over HTTP, kept as a hash and shown once."""
+"""API keys control access to the HTTP API; only their hashes are stored."""
 
 import hashlib
 import hmac
@@ -17,20 +17,20 @@ from ims_ledger.tables import ApiKeyRow
 
 keys = cast("Table", ApiKeyRow.__table__)
 
-# Names the kind of secret, so that scanners of repositories can find one that was committed.
+# A recognizable prefix lets secret scanners find a committed key.
 PREFIX: Final = "ims"
 _ID_BYTES: Final = 6
 _SECRET_BYTES: Final = 32
 
 
 class ApiKey(Frozen):
-    """What is known of a key; its secret is not."""
+    """An API key without its secret."""
 
     id: str
     name: str
     scopes: tuple[Scope, ...]
     clouds: tuple[str, ...] | None = None
-    """The clouds it is good for; None for all."""
+    """The clouds that it may use; None means all."""
     created_at: AwareDatetime
     expires_at: AwareDatetime | None = None
     revoked_at: AwareDatetime | None = None
@@ -39,12 +39,12 @@ class ApiKey(Frozen):
         return scope in self.scopes or Scope.ADMIN in self.scopes
 
     def knows(self, cloud: str | None) -> bool:
-        """Whether it is good for this cloud; the workers' default has no name to be limited to."""
+        """Whether it may use this cloud. The workers' default cloud (None) has no name to allow."""
         return self.clouds is None or cloud in self.clouds
 
 
 class ApiKeys:
-    """The keys of a ledger; every method may raise LedgerUnavailable and LedgerOutdated."""
+    """Every method may raise LedgerUnavailable and LedgerOutdated."""
 
     def __init__(self, engine: Engine, now: Callable[[], datetime]) -> None:
         self._engine = engine
@@ -58,7 +58,7 @@ class ApiKeys:
         clouds: Collection[str] | None = None,
         expires_at: datetime | None = None,
     ) -> tuple[ApiKey, str]:
-        """A new key and its text, which nobody can read again."""
+        """Create a key; returns it and its text, which cannot be read again."""
         key_id, secret = secrets.token_hex(_ID_BYTES), secrets.token_urlsafe(_SECRET_BYTES)
         row = {
             "id": key_id,
@@ -74,12 +74,12 @@ class ApiKeys:
         return _key(row), f"{PREFIX}_{key_id}_{secret}"
 
     def check(self, text: str) -> ApiKey | None:
-        """The key that this text is, unless it is wrong, expired or revoked."""
+        """The key with this text; None if it is wrong, expired or revoked."""
         prefix, _, rest = text.partition("_")
         key_id, _, secret = rest.partition("_")
         with transaction(self._engine, write=False) as db:
             row = db.execute(select(keys).where(keys.c.id == key_id)).mappings().first()
-        # Compared even where there is nothing to compare with: the time tells nothing.
+        # Also compare for an unknown id, so that the response time reveals nothing.
         right = hmac.compare_digest(_hash(secret), row["hash"] if row else _hash(""))
         if row is None or not right or prefix != PREFIX:
             return None
@@ -93,7 +93,7 @@ class ApiKeys:
             return [_key(row) for row in rows]
 
     def revoke(self, key_id: str) -> ApiKey:
-        """From now on it opens nothing; again is no error. Raises NotFound."""
+        """Revoke a key, effective immediately; idempotent. Raises NotFound."""
         mine = keys.c.id == key_id
         with transaction(self._engine, write=True) as db:
             db.execute(
@@ -106,7 +106,7 @@ class ApiKeys:
 
 
 def _hash(secret: str) -> str:
-    # A slow hash protects what people choose; this is 256 random bits.
+    # Slow hashes protect passwords that people choose; this secret has 256 random bits.
     return hashlib.sha256(secret.encode("utf-8", "replace")).hexdigest()
 
 

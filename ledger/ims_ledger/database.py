@@ -1,4 +1,4 @@
-"""The database under the ledger: how it is opened, and its errors in our words."""
+"""Engine and transactions of the ledger; translates database errors."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -21,22 +21,22 @@ from ims_ledger.errors import LedgerOutdated, LedgerUnavailable
 
 BUSY_TIMEOUT_S: Final = 30
 CONNECT_TIMEOUT_S: Final = 5
-# One connection for each thread of a worker and its scheduler, so that none waits for another.
+# One connection per worker thread and one for the scheduler, so that none waits for another.
 POOL_SIZE: Final = 40
 
-# SQLite lets one write, and who finds it busy sleeps for up to 0.1 s before looking again: threads
-# of one process had better wait for each other.
+# SQLite has one writer and sleeps up to 0.1 s before it retries a busy database: a lock per
+# process is faster.
 _WRITERS: Final[WeakKeyDictionary[Engine, Lock]] = WeakKeyDictionary()
 _MISSING_TABLE: Final = ("no such table", "no such column", "does not exist", "undefinedtable")
 
 
 def open_engine(address: str) -> Engine:
-    """An engine for SQLite (WAL) or PostgreSQL; the folder of an SQLite file is made."""
+    """An engine for SQLite (WAL) or PostgreSQL; creates the folder of an SQLite file."""
     try:
         url = make_url(address)
         return _sqlite(url) if url.get_backend_name() == "sqlite" else _server(url)
     except (ArgumentError, NoSuchModuleError, ModuleNotFoundError) as exc:
-        # The address may hold a password: it is not repeated.
+        # The URL may contain a password, so the message does not repeat it.
         raise LedgerUnavailable(
             "its URL must be sqlite:////PATH or postgresql+psycopg://USER@HOST/DATABASE"
         ) from exc
@@ -70,16 +70,16 @@ def _sqlite(url: URL) -> Engine:
 
 
 def _prepare(connection: Any, _record: Any) -> None:
-    # We begin transactions ourselves, see _begin.
+    # _begin starts transactions explicitly.
     connection.isolation_level = None
     connection.execute("PRAGMA journal_mode=WAL")
-    # The intent to submit must survive a power cut: it is what keeps us from asking twice.
+    # The write-ahead intent must survive a power cut: it prevents a second POST.
     connection.execute("PRAGMA synchronous=FULL")
     connection.execute("PRAGMA foreign_keys=ON")
 
 
 def _begin(connection: Connection) -> None:
-    # A reader that turns writer in the middle may fail at once; who says so first only waits.
+    # A read transaction that starts to write may fail immediately; BEGIN IMMEDIATE waits instead.
     write = connection.get_execution_options().get("write", False)
     connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
 
@@ -119,5 +119,5 @@ def _unreachable(engine: Engine, exc: DBAPIError) -> str:
 
 
 def shown(engine: Engine) -> str:
-    """The address with its password masked."""
+    """The URL with its password masked."""
     return engine.url.render_as_string(hide_password=True)

@@ -1,4 +1,4 @@
-"""Which objects of watched buckets have been imported, for as long as there is a ledger."""
+"""Objects that bucket rules have imported; the entries are never deleted."""
 
 from collections.abc import Callable, Collection, Mapping
 from datetime import datetime
@@ -12,14 +12,14 @@ from ims_ledger.tables import ImportedObjectRow
 
 watched = cast("Table", ImportedObjectRow.__table__)
 
-# Databases limit the values of one statement.
+# Databases limit the number of values in one statement.
 _AT_ONCE: Final = 500
-# Standard SQL has no word for it; both have the same.
+# Standard SQL has no upsert; both databases have the same.
 _INSERT: Final[dict[str, Any]] = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}
 
 
 class Imported(NamedTuple):
-    """An object as it was imported."""
+    """An imported object with the ETag it had."""
 
     image_url: str
     etag: str
@@ -27,14 +27,14 @@ class Imported(NamedTuple):
 
 
 class ImportedObjects:
-    """Those of a ledger; every method may raise LedgerUnavailable and LedgerOutdated."""
+    """Every method may raise LedgerUnavailable and LedgerOutdated."""
 
     def __init__(self, engine: Engine, now: Callable[[], datetime]) -> None:
         self._engine = engine
         self._now = now
 
     def etags(self, rule: str, image_urls: Collection[str]) -> Mapping[str, str]:
-        """The ETag with which each of these objects was imported last, if it was."""
+        """URL to ETag of those objects that were imported, as of their last import."""
         found: dict[str, str] = {}
         urls = sorted(image_urls)
         with transaction(self._engine, write=False) as db:
@@ -46,7 +46,7 @@ class ImportedObjects:
         return found
 
     def remember(self, rule: str, objects: Collection[Imported]) -> None:
-        """These were imported; what was known of them before counts no more."""
+        """Store imported objects; newer entries replace older ones."""
         now = self._now()
         rows = [{"rule": rule, "at": now, **one._asdict()} for one in objects]
         if not rows:

@@ -1,7 +1,7 @@
-"""What receivers of webhooks are to be told: written with the event itself, so that none is lost.
+"""Transactional outbox for webhooks: a delivery is stored in the transaction of its event.
 
-A delivery is claimed for a message, and only the newest claim counts. Of one import a receiver is
-told in order: what is next waits until the one before was taken or given up.
+Each Celery message needs a claim, and only the newest claim of a delivery is valid. A receiver gets
+the messages of one import in order: each waits until the previous one was delivered or failed.
 """
 
 from collections import Counter
@@ -29,12 +29,12 @@ MOST_AT_ONE_ENDPOINT: Final = 2
 
 
 class DeliveryState(StrEnum):
-    """How a delivery stands."""
+    """The state of a delivery."""
 
     PENDING = "pending"
     DELIVERED = "delivered"
     FAILED = "failed"
-    """Given up, until somebody sends it again."""
+    """No attempt is left; `resend` starts again."""
 
 
 class Delivery(Frozen):
@@ -50,19 +50,19 @@ class Delivery(Frozen):
     next_at: AwareDatetime | None = None
     ended_at: AwareDatetime | None = None
     http_status: int | None = None
-    """What the receiver answered last, if it answered."""
+    """The status of the last response, if there was one."""
     error: str | None = None
 
 
 class Claim(NamedTuple):
-    """The right of one message to make a delivery."""
+    """The right of one Celery message to make a delivery."""
 
     id: str
     generation: int
 
 
 class OutgoingMessage(NamedTuple):
-    """What is to be sent where."""
+    """A delivery to send."""
 
     claim: Claim
     event: str
@@ -70,11 +70,11 @@ class OutgoingMessage(NamedTuple):
     endpoint: str
     body: str
     attempts: int
-    """Made before this one."""
+    """Attempts before this one."""
 
 
 class Outbox:
-    """Those of a ledger; every method may raise LedgerUnavailable and LedgerOutdated."""
+    """Every method may raise LedgerUnavailable and LedgerOutdated."""
 
     def __init__(self, engine: Engine, now: Callable[[], datetime]) -> None:
         self._engine = engine
@@ -83,7 +83,7 @@ class Outbox:
     # --- sending ----------------------------------------------------------------------------
 
     def claim(self, *, lease: timedelta) -> list[Claim]:
-        """What is due and in turn, within the limits; a claim that comes to nothing runs out."""
+        """Claim deliveries that are due, within the limits; an unused claim expires."""
         now = self._now()
         with transaction(self._engine, write=False) as db:
             if not db.execute(_due(now).limit(1)).first():
@@ -103,7 +103,7 @@ class Outbox:
         return generation
 
     def begin(self, claim: Claim, *, lease: timedelta) -> OutgoingMessage | None:
-        """What this message is to send; None for a late or second copy of it."""
+        """The delivery of this claim; None for a late or duplicate message."""
         with transaction(self._engine, write=True) as db:
             newer = {"generation": claim.generation + 1, "claimed_until": self._now() + lease}
             if not db.execute(update(deliveries).where(*_held(claim)).values(newer)).rowcount:
@@ -134,17 +134,17 @@ class Outbox:
     def again(
         self, letter: OutgoingMessage, http_status: int | None, error: str, *, after: timedelta
     ) -> None:
-        """It was not taken: once more then."""
+        """The receiver did not accept it: try again later."""
         later = {"next_at": self._now() + after, "http_status": http_status, "error": error}
         self._tried(letter, later)
 
     def _tried(self, letter: OutgoingMessage, columns: dict[str, Any]) -> None:
         columns |= {"attempts": letter.attempts + 1, "claimed_until": None}
         with transaction(self._engine, write=True) as db:
-            # Who overtook us has a claim of its own, and says what came of that.
+            # A newer claim records its own outcome.
             db.execute(update(deliveries).where(*_held(letter.claim)).values(columns))
 
-    # --- for people -------------------------------------------------------------------------
+    # --- reading and resending --------------------------------------------------------------
 
     def get(self, delivery_id: str) -> Delivery:
         """Raises NotFound."""
@@ -176,14 +176,14 @@ class Outbox:
             return [Delivery.model_validate(dict(row)) for row in db.execute(query).mappings()]
 
     def resend(self, delivery_id: str) -> Delivery:
-        """Send it once more, whether it was taken or given up. Raises NotFound."""
+        """Send a delivered or failed delivery again. Raises NotFound."""
         fresh = {
             "state": DeliveryState.PENDING.value, "attempts": 0, "next_at": self._now(),
             "ended_at": None, "claimed_until": None,
         }  # fmt: skip
         mine = deliveries.c.id == delivery_id
         with transaction(self._engine, write=True) as db:
-            # A message under way from before counts no more.
+            # Invalidates messages that are already queued.
             newer = {"generation": deliveries.c.generation + 1}
             if not db.execute(update(deliveries).where(mine).values(fresh | newer)).rowcount:
                 raise NotFound("delivery", delivery_id)
@@ -199,9 +199,9 @@ def enqueue(
     occasion: str,
     at: datetime,
 ) -> None:
-    """Have these addresses told, in the transaction of what they are told of.
+    """Store a delivery for each URL, in the transaction of the event.
 
-    `occasion` names what happened, within the import: the same one is told once.
+    `occasion` identifies the event within the import: each occasion is delivered once per URL.
     """
     for url in urls:
         delivery_id = f"msg_{uuid5(NAMESPACE_URL, f'{record.id} {occasion} {url}').hex}"
@@ -240,7 +240,7 @@ def _due(now: datetime) -> Any:
 
 
 def _in_turn(db: Connection, now: datetime) -> list[Any]:
-    """Of what is due, the first of each import and receiver, within the limits."""
+    """The first due delivery of each import and receiver, within the limits."""
     d, before = deliveries.c, deliveries.alias("before")
     pending = DeliveryState.PENDING.value
     under_way = select(d.endpoint).where(d.state == pending, d.claimed_until > now)

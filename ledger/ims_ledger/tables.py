@@ -1,4 +1,4 @@
-"""The tables of the ledger: imports, and one event for each thing that happened to them."""
+"""The tables of the ledger."""
 
 from datetime import UTC, datetime
 from typing import Any
@@ -28,7 +28,7 @@ NAMING = {
 
 
 class UtcTime(TypeDecorator[datetime]):
-    """Aware UTC in, aware UTC out, also where the database knows no time zones (SQLite)."""
+    """Aware UTC datetimes, also in databases without time zones (SQLite)."""
 
     impl = DateTime(timezone=True)
     cache_ok = True
@@ -47,7 +47,7 @@ class Base(DeclarativeBase):
 
 
 class ImportRow(Base):
-    """One import; the columns that are facts are those of ims_config.records.ImportRecord."""
+    """One import; most columns are fields of ims_config.records.ImportRecord."""
 
     __tablename__ = "imports"
     __table_args__ = (
@@ -76,29 +76,29 @@ class ImportRow(Base):
     updated_at: Mapped[datetime] = mapped_column(UtcTime)
     submitted_at: Mapped[datetime | None] = mapped_column(UtcTime)
     finished_at: Mapped[datetime | None] = mapped_column(UtcTime)
-    # When Celery's result backend had the final result.
+    # When the final result was stored in Celery's result backend.
     reported_at: Mapped[datetime | None] = mapped_column(UtcTime)
-    # When the request of the attempt that counts was about to leave.
+    # When the intent of the current attempt was committed, before its POST.
     attempted_at: Mapped[datetime | None] = mapped_column(UtcTime)
-    # ims_config.records.WaitsFor; a line is made of those that wait for a slot.
+    # A value of ims_config.records.WaitsFor.
     waits_for: Mapped[str | None] = mapped_column(String(16))
     priority: Mapped[int] = mapped_column(default=0, server_default="0")
-    # What a person asked to be done with the image of a canceled import: `delete` or `leave`.
+    # What happens to the image of a canceled import: `delete` or `leave`.
     cancel: Mapped[str | None] = mapped_column(String(8))
     requested_by: Mapped[str | None] = mapped_column(String(255))
     request: Mapped[dict[str, Any]] = mapped_column(JSON)
-    # The Celery signature of the poll with all that hangs on the import's end.
+    # The Celery signature of the poll with its callbacks, chain, group and chord.
     canvas: Mapped[str | None] = mapped_column(Text)
     version: Mapped[int] = mapped_column(default=0)
 
 
 class EventRow(Base):
-    """One thing that happened to an import."""
+    """One event of an import."""
 
     __tablename__ = "events"
     __table_args__ = (Index(None, "import_id", "id"),)
 
-    # SQLite counts up only its own INTEGER.
+    # SQLite auto-increments only its own INTEGER.
     id: Mapped[int] = mapped_column(
         BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=True
     )
@@ -127,7 +127,7 @@ class ApiKeyRow(Base):
 
 
 class WebhookRow(Base):
-    """Somebody who is told of all imports that match; see ims_ledger.webhook_endpoints."""
+    """A URL that receives events of all matching imports; see ims_ledger.webhook_endpoints."""
 
     __tablename__ = "webhooks"
 
@@ -139,7 +139,7 @@ class WebhookRow(Base):
 
 
 class WebhookSecretRow(Base):
-    """Which generation of an endpoint's derived secrets counts; without a row, the first."""
+    """The current generation of an endpoint's derived secret; without a row, the first."""
 
     __tablename__ = "webhook_secrets"
 
@@ -149,12 +149,12 @@ class WebhookSecretRow(Base):
 
 
 class DeliveryRow(Base):
-    """One message to one receiver; see ims_ledger.outbox."""
+    """One webhook message to one receiver; see ims_ledger.outbox."""
 
     __tablename__ = "deliveries"
     __table_args__ = (Index(None, "import_id", "number"), Index(None, "state", "next_at"))
 
-    # The order in which a receiver learns of one import.
+    # Receivers get the messages of one import in this order.
     number: Mapped[int] = mapped_column(
         BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=True
     )
@@ -163,10 +163,10 @@ class DeliveryRow(Base):
     event: Mapped[str] = mapped_column(String(32))
     url: Mapped[str] = mapped_column(Text)
     endpoint: Mapped[str] = mapped_column(Text)
-    # The very bytes that are signed, the same at each attempt.
+    # The signed body, identical at each attempt.
     body: Mapped[str] = mapped_column(Text)
     state: Mapped[str] = mapped_column(String(16))
-    # Counts claims: a message of an older one ends at once.
+    # Incremented by each claim; messages of older claims end immediately.
     generation: Mapped[int] = mapped_column(default=0)
     attempts: Mapped[int] = mapped_column(default=0)
     created_at: Mapped[datetime] = mapped_column(UtcTime)
@@ -178,13 +178,13 @@ class DeliveryRow(Base):
 
 
 class ImportedObjectRow(Base):
-    """An object of a watched bucket, as it was imported last; see ims_ledger.imported_objects."""
+    """An object that a bucket rule imported, with its last ETag."""
 
     __tablename__ = "watched"
 
     rule: Mapped[str] = mapped_column(String(64), primary_key=True)
     image_url: Mapped[str] = mapped_column(String(1200), primary_key=True)
     etag: Mapped[str] = mapped_column(String(128))
-    # May have been forgotten meanwhile: what was imported once must not be imported again for that.
+    # No foreign key: pruning the import must not make the object new again.
     import_id: Mapped[str] = mapped_column(String(64))
     at: Mapped[datetime] = mapped_column(UtcTime)

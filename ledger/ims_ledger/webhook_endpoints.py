@@ -1,4 +1,4 @@
-"""Who is told of every import that matches, and which secrets sign what is sent to whom."""
+"""Webhooks that receive the events of all matching imports, and their secret generations."""
 
 import secrets
 from collections.abc import Callable, Collection
@@ -17,13 +17,13 @@ from ims_ledger.tables import WebhookRow, WebhookSecretRow
 webhooks = cast("Table", WebhookRow.__table__)
 generations = cast("Table", WebhookSecretRow.__table__)
 
-# How long the old secret signs beside the new one.
+# How long the previous secret also signs after a rotation.
 OVERLAP: Final = timedelta(hours=24)
 _ID_BYTES: Final = 6
 
 
 class Webhook(Frozen):
-    """Somebody who is told: of these events (None for all), of imports to these clouds."""
+    """A URL that receives these events of imports into these clouds; None means all."""
 
     id: str
     url: str
@@ -38,7 +38,7 @@ class Webhook(Frozen):
 
 
 class WebhookEndpoints:
-    """Those of a ledger; every method may raise LedgerUnavailable and LedgerOutdated."""
+    """Every method may raise LedgerUnavailable and LedgerOutdated."""
 
     def __init__(self, engine: Engine, now: Callable[[], datetime]) -> None:
         self._engine = engine
@@ -51,7 +51,7 @@ class WebhookEndpoints:
         events: Collection[WebhookEvent] | None = None,
         clouds: Collection[str] | None = None,
     ) -> Webhook:
-        """From now on this address is told."""
+        """Register a URL, effective immediately."""
         row = {
             "id": secrets.token_hex(_ID_BYTES),
             "url": url,
@@ -68,13 +68,13 @@ class WebhookEndpoints:
             return registered(db)
 
     def remove(self, webhook_id: str) -> None:
-        """It is told nothing new; what waits for it is still sent. Raises NotFound."""
+        """Send no new events; queued deliveries are still sent. Raises NotFound."""
         with transaction(self._engine, write=True) as db:
             if not db.execute(delete(webhooks).where(webhooks.c.id == webhook_id)).rowcount:
                 raise NotFound("webhook", webhook_id)
 
     def rotate(self, url: str) -> str:
-        """Give the endpoint of an address a new secret; the one before signs as well for OVERLAP.
+        """Give the endpoint of a URL a new secret; the previous one also signs for OVERLAP.
         Returns the endpoint."""
         endpoint = endpoint_of(url)
         mine = generations.c.endpoint == endpoint
@@ -90,7 +90,7 @@ class WebhookEndpoints:
         return endpoint
 
     def generations(self, endpoint: str) -> list[int]:
-        """Which generations of an endpoint's secrets sign now, the current one first."""
+        """The generations of an endpoint's secret that sign now, the current one first."""
         query = select(generations).where(generations.c.endpoint == endpoint)
         with transaction(self._engine, write=False) as db:
             row: Any = db.execute(query).mappings().first()

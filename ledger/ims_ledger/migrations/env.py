@@ -1,4 +1,4 @@
-"""What Alembic runs: the migrations, on the connection that ims_ledger.migrate opened."""
+"""Alembic's entry point: runs the migrations on the connection of ims_ledger.migrate."""
 
 from alembic import context
 
