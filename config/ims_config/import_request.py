@@ -35,8 +35,6 @@ MAX_DATA_IMAGES: Final = 3
 # The API accepts 1 GB but the OTC console requires 40, so smaller disks cause a warning.
 USUAL_MIN_DISK_GIB: Final = 40
 
-# Only IMS knows the file of an adopted job.
-ADOPTED_URL: Final = "unknown:adopted"
 
 _NAME = re.compile(r"[\w\-. ]{1,128}")
 _TAG_KEY = re.compile(r"[A-Za-z0-9_\-]{1,36}")

@@ -2,7 +2,7 @@
 
 from datetime import datetime
 from enum import StrEnum
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
@@ -62,6 +62,10 @@ class Scope(StrEnum):
     """All of these, and resolve UNCERTAIN imports."""
 
 
+# Only IMS knows the file of an adopted job.
+ADOPTED_URL: Final = "unknown:adopted"
+
+
 class Frozen(BaseModel):
     model_config = ConfigDict(frozen=True)
 
@@ -118,6 +122,11 @@ class ImportRecord(Frozen):
     attempted_at: datetime | None = Field(None, exclude=True)
     priority: int = Field(0, exclude=True)
     cancel: Literal["delete", "leave"] | None = Field(None, exclude=True)
+
+    @property
+    def adopted(self) -> bool:
+        """Whether its job was started elsewhere: there is no request that could be sent again."""
+        return self.image_url == ADOPTED_URL
 
     @property
     def settled(self) -> bool:

@@ -8,8 +8,16 @@ from uuid import uuid4
 from sqlalchemy import ColumnElement, Connection, Engine, delete, func, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
-from ims_config.import_request import ADOPTED_URL, ImportRequest, parse_request
-from ims_config.records import TERMINAL, Event, ImportRecord, ImportResult, State, WaitsFor
+from ims_config.import_request import ImportRequest, parse_request
+from ims_config.records import (
+    ADOPTED_URL,
+    TERMINAL,
+    Event,
+    ImportRecord,
+    ImportResult,
+    State,
+    WaitsFor,
+)
 from ims_ledger.changes import Changes
 from ims_ledger.database import transaction
 from ims_ledger.errors import KeyConflict

@@ -221,6 +221,8 @@ class Transitions:
             current = read(db, import_id)
             if current.state not in from_state:
                 raise InvalidState(current, why)
+            if to is State.QUEUED and current.adopted:
+                raise InvalidState(current, "an adopted import has no request to send again")
             return self._move(db, current, to, reason, changes)
 
         return self._unless_overtaken(step)

@@ -18,6 +18,7 @@ from ims_ledger import (
     ConcurrentTransition,
     Conflict,
     IllegalTransition,
+    InvalidState,
     KeyConflict,
     Ledger,
     LedgerError,
@@ -346,3 +347,16 @@ def test_a_ledger_out_of_reach_says_so_without_the_password(
 
     assert "s3cret" not in str(caught.value)
     ledger.close()
+
+
+def test_an_adopted_import_cannot_be_sent_again(ledger: Ledger) -> None:
+    record, _ = ledger.imports.adopt("job-1", name="by-hand", cloud=None, by="me")
+    ledger.transitions.move(record.id, from_state=State.RUNNING, to=State.UNCERTAIN)
+
+    with pytest.raises(InvalidState, match="an adopted import has no request to send again"):
+        ledger.transitions.resolve(record.id, to=State.QUEUED, by="me")
+
+    ledger.transitions.resolve(record.id, to=State.FAILED, by="me")
+    with pytest.raises(InvalidState, match="an adopted import has no request to send again"):
+        ledger.transitions.retry(record.id, by="me")
+    assert ledger.imports.get(record.id).state is State.FAILED

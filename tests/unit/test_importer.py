@@ -467,6 +467,19 @@ def test_a_job_that_failed_for_a_transient_reason_is_retried_up_to_a_limit(
     assert scenario.cloud.creates == 3
 
 
+def test_an_adopted_job_that_fails_is_not_sent_again(scenario: Scenario) -> None:
+    """There is no request to send."""
+    scenario.cloud.fail_next_job("IMG.0061", "internal error")
+    job_id = scenario.submit().job_id
+    record, _ = scenario.ledger.imports.adopt(str(job_id), name="a", cloud=None, by="me")
+    scenario.id = record.id
+
+    end = scenario.run_to_end()
+
+    assert (end.state, end.error and end.error.code) == (State.FAILED, "IMG.0061")
+    assert scenario.cloud.creates == 1
+
+
 def test_an_image_of_an_earlier_attempt_is_not_taken_for_this_one(scenario: Scenario) -> None:
     scenario.submit()
     scenario.ledger.transitions.cancel(scenario.id, leave_image=True, by="me")

@@ -273,7 +273,7 @@ class Importer:
 
     def _job_failed(self, record: ImportRecord, failure: Failure, poll: PollState) -> NextStep:
         retryable = failure.error_class is ErrorClass.RETRY and record.attempts < MAX_ATTEMPTS
-        if not retryable or record.cancel:
+        if not retryable or record.cancel or record.adopted:
             return self._failed(record, failure, polls=poll.polls)
         reason = f"attempt {record.attempts} of {MAX_ATTEMPTS} failed, {_text(failure)}"
         pause = back_off(record.attempts, first=self.policy.first)
