@@ -94,7 +94,7 @@ def test_what_cannot_be_delivered_is_given_up_and_can_be_sent_again(
     )
     assert running.client.wait(import_id, timeout=30).state == "SUCCEEDED"
     listed = cli(running, "webhooks", "deliveries", "--import", import_id)
-    assert {"refused": "no connection", "redirecting": "redirects are not followed"}.get(
+    assert {"refused": "connection failed", "redirecting": "redirects are not followed"}.get(
         bad, "answered 500"
     ) in listed
 
