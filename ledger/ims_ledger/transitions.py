@@ -149,11 +149,6 @@ class Transitions:
             )
             return list(db.execute(line.limit(free)).scalars())
 
-    def active(self, project: str) -> int:
-        """The number of imports that may have a job in this project."""
-        with transaction(self._engine, write=False) as db:
-            return int(db.execute(_count_active(project)).scalar_one())
-
     def _lock_project(self, db: Connection, project: str) -> None:
         # SQLite has one writer anyway.
         if self._engine.dialect.name == "postgresql":

@@ -272,15 +272,20 @@ def test_a_list_can_be_filtered(ledger: Ledger, wanted: dict) -> None:  # type: 
     assert [record.id for record in ledger.imports.page(**wanted)] == [mine.id]
 
 
-def test_active_counts_what_may_have_a_job(ledger: Ledger) -> None:
+def test_an_import_that_may_have_a_job_occupies_a_slot_until_it_ends(ledger: Ledger) -> None:
     a_running(ledger)
     ended = a_running(ledger)
     ledger.transitions.move(ended, from_state=State.RUNNING, to=State.FAILED)
-    ledger.imports.record(a_request())
+    record, _ = ledger.imports.record(a_request())
+    waits = ledger.transitions.admit(
+        record.id, version=record.version, project="p", limit=1, why=lambda active, _: str(active)
+    )
 
-    assert ledger.transitions.active("p") == 1
-    assert ledger.transitions.active("other") == 0
-    assert ledger.imports.counts() == {State.RUNNING: 1, State.FAILED: 1, State.QUEUED: 1}
+    assert (waits.state, waits.reason) == (State.WAITING, "1")
+    assert ledger.transitions.next_in_line("p", limit=1) == []
+    assert ledger.transitions.next_in_line("p", limit=2) == [record.id]
+    assert ledger.transitions.next_in_line("other", limit=2) == []
+    assert ledger.imports.counts() == {State.RUNNING: 1, State.FAILED: 1, State.WAITING: 1}
 
 
 def test_a_note_is_an_event_without_a_move(ledger: Ledger) -> None:
