@@ -331,6 +331,19 @@ def test_a_lost_request_is_sent_again_only_after_the_search(scenario: Scenario) 
     assert end.attempts == 2
 
 
+def test_an_image_with_the_tag_of_another_import_is_not_taken(scenario: Scenario) -> None:
+    """Two imports may have the same name and file; each gets its own image."""
+    tag = {"ims-import-id": "another-import"}
+    other = scenario.cloud.add_image(scenario.now.name, image_url="images:ubuntu.qcow2", **tag)
+    scenario.cloud.lose_next_response(created=False)
+
+    scenario.submit()
+    end = scenario.run_to_end()
+
+    assert (end.state, end.attempts) == (State.SUCCEEDED, 2)
+    assert end.image_id != other
+
+
 def test_with_policy_ask_a_person_decides(scenario: Scenario) -> None:
     scenario.importer = replace(scenario.importer, uncertain_policy="ask")
     scenario.cloud.lose_next_response(created=False)

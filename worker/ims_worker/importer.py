@@ -47,6 +47,7 @@ from ims_worker.errors import (
     ThrottleScope,
     Unavailable,
 )
+from ims_worker.orphans import import_id_of
 from ims_worker.ports import (
     Clouds,
     Cooldowns,
@@ -489,5 +490,10 @@ def _text(failure: Failure) -> str:
 
 
 def _same_source(record: ImportRecord, images: Sequence[ImageFacts]) -> list[ImageFacts]:
-    """Images made from our file: their `__data_origin` is `file,<image_url>`."""
-    return [image for image in images if image.data_origin == f"file,{record.image_url}"]
+    """Images made from our file (`__data_origin`), except those with the tag of another import."""
+    origin = f"file,{record.image_url}"
+    return [
+        image
+        for image in images
+        if image.data_origin == origin and import_id_of(image) in (None, record.id)
+    ]
