@@ -1,7 +1,6 @@
 """Runs the whole product on one machine: every component a real process on a free port.
 
-`with Stack.running(workers=2) as stack:` yields a stack whose processes may be killed and replaced;
-nothing remains afterwards.
+`with Stack.running(workers=2) as stack:` yields a stack whose processes may be killed and replaced.
 """
 
 import base64
