@@ -72,12 +72,12 @@ def main() -> int:
             for way in ways:
                 print(f"round {number} of {given.rounds}: {way.name}", file=sys.stderr, flush=True)
                 readings.append(load(way, given.seconds, given.clients))
-    told = summary(readings) | {
+    report = summary(readings) | {
         "machine": machine(),
         "clients": given.clients,
         "seconds_per_round": given.seconds,
     }
-    print(json.dumps(told) if given.json else _table(told))
+    print(json.dumps(report) if given.json else _table(report))
     return 0
 
 
@@ -121,9 +121,9 @@ def load(way: Way, seconds: float, clients: int) -> Reading:
         while (began := time.perf_counter()) < end:
             connection.request("POST", way.path, BODY, headers)
             answer = connection.getresponse()
-            said = answer.read()
+            body = answer.read()
             if answer.status != http.client.ACCEPTED:
-                failures.append(f"{way.name}: {answer.status} {said[:200]!r}")
+                failures.append(f"{way.name}: {answer.status} {body[:200]!r}")
                 return
             mine.append(time.perf_counter() - began)
         connection.close()
@@ -158,19 +158,22 @@ def _percentile(readings: Sequence[Reading], share: float) -> float:
     return round(statistics.median(each) * 1000, 1)
 
 
-def _table(told: Mapping[str, Any]) -> str:
-    size = ", ".join(f"{name} {value}" for name, value in told["machine"].items())
+def _table(report: Mapping[str, Any]) -> str:
+    size = ", ".join(f"{name} {value}" for name, value in report["machine"].items())
     lines = [
-        f"{told['clients']} connections, {told['seconds_per_round']} s a round; machine: {size}",
+        (
+            f"{report['clients']} connections, {report['seconds_per_round']} s a round; "
+            f"machine: {size}"
+        ),
         "",
         "| way | POSTs/s | p50 ms | p99 ms |",
         "|---|---|---|---|",
         *(
-            f"| {way} | {rate} | {told['p50_ms'][way]} | {told['p99_ms'][way]} |"
-            for way, rate in told["posts_per_second"].items()
+            f"| {way} | {rate} | {report['p50_ms'][way]} | {report['p99_ms'][way]} |"
+            for way, rate in report["posts_per_second"].items()
         ),
         "",
-        f"API : bare route = {told['ratio']}",
+        f"API : bare route = {report['ratio']}",
     ]
     return "\n".join(lines)
 

@@ -69,8 +69,8 @@ def main() -> int:
             for way, run in _ways(stack, given).items():
                 _tell(f"round {number} of {given.rounds}: {way}")
                 readings.append(_round(stack, way, given.imports, run))
-    told = summary(readings) | {"machine": machine(), "imports_per_round": given.imports}
-    print(json.dumps(told) if given.json else _table(told, readings))
+    report = summary(readings) | {"machine": machine(), "imports_per_round": given.imports}
+    print(json.dumps(report) if given.json else _table(report, readings))
     return 0
 
 
@@ -215,29 +215,32 @@ def machine() -> dict[str, Any]:
     }
 
 
-def _table(told: dict[str, Any], readings: Sequence[Reading]) -> str:
-    size = ", ".join(f"{name} {value}" for name, value in told["machine"].items())
+def _table(report: dict[str, Any], readings: Sequence[Reading]) -> str:
+    size = ", ".join(f"{name} {value}" for name, value in report["machine"].items())
     lines = [
         (
-            f"{told['imports_per_round']} imports a round; medians of "
-            f"{len(readings) // len(told['imports_per_second'])} rounds, the ways in turn"
+            f"{report['imports_per_round']} imports a round; medians of "
+            f"{len(readings) // len(report['imports_per_second'])} rounds, the ways in turn"
         ),
         f"machine: {size}",
         "",
         "| way | imports/s | chain : this |",
         "|---|---|---|",
     ]
-    for way, rate in told["imports_per_second"].items():
-        lines.append(f"| {way} | {rate} | {told['ratio_to_plain'].get(way, '1')} |")
-    lag = told["detection_lag_s"]
+    for way, rate in report["imports_per_second"].items():
+        lines.append(f"| {way} | {rate} | {report['ratio_to_plain'].get(way, '1')} |")
+    lag = report["detection_lag_s"]
     lines += [
         "",
-        f"polls per import: {told['polls_per_import']} (plain: {told['polls_per_import_plain']})",
+        (
+            f"polls per import: {report['polls_per_import']} "
+            f"(plain: {report['polls_per_import_plain']})"
+        ),
         (
             f"detection lag, job end to final state in the ledger: median {lag['median']} s, "
             f"95 % within {lag['p95']} s"
         ),
-        f"logins during the rounds: {told['logins_in_all_rounds_of_the_chain']}",
+        f"logins during the rounds: {report['logins_in_all_rounds_of_the_chain']}",
     ]
     return "\n".join(lines)
 

@@ -193,7 +193,7 @@ def judge(
 
 
 def _lost(record: ImportResult, living: Mapping[str, int], state: dict[str, Any]) -> bool:
-    """Not ended; or said to have an image that the cloud does not know as active; or the other
+    """Not ended; or reported with an image that the cloud does not know as active; or the other
     way round."""
     if not record.state.terminal:
         return True

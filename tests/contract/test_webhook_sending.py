@@ -19,7 +19,7 @@ SECRET = secrets_of(["a-key"], "http://127.0.0.1/hook", [1])[0]
 HERE = AllowList(["127.0.0.1"])
 
 
-def told(url: str, allowed: AllowList = HERE) -> Delivered | Rejected:
+def deliver(url: str, allowed: AllowList = HERE) -> Delivered | Rejected:
     return send(url, "msg_1", '{"specversion": "1.0"}', secrets=[SECRET], allowed=allowed)
 
 
@@ -35,7 +35,7 @@ def receiver() -> Iterator[Receiver]:
 
 
 def test_the_receiver_gets_a_signed_cloud_event(receiver: Receiver) -> None:
-    assert told(receiver.url) == Delivered(http_status=204)
+    assert deliver(receiver.url) == Delivered(http_status=204)
 
     [received] = receiver.all
     received.verify(SECRET)
@@ -47,7 +47,7 @@ def test_the_receiver_gets_a_signed_cloud_event(receiver: Receiver) -> None:
 def test_a_response_other_than_2xx_is_retried(receiver: Receiver, status: int) -> None:
     receiver.answers = [status]
 
-    outcome = told(receiver.url)
+    outcome = deliver(receiver.url)
 
     assert outcome == Rejected(error=f"answered {status}", http_status=status)
 
@@ -55,7 +55,7 @@ def test_a_response_other_than_2xx_is_retried(receiver: Receiver, status: int) -
 def test_410_is_final(receiver: Receiver) -> None:
     receiver.answers = [410]
 
-    assert told(receiver.url) == Rejected(error="answered 410", http_status=410, final=True)
+    assert deliver(receiver.url) == Rejected(error="answered 410", http_status=410, final=True)
 
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
@@ -63,7 +63,7 @@ def test_a_redirect_is_not_followed(receiver: Receiver, status: int) -> None:
     with Receiver.running() as inside:
         receiver.answers, receiver.headers = [status], {"Location": inside.url}
 
-        assert why(told(receiver.url)) == f"answered {status}; redirects are not followed"
+        assert why(deliver(receiver.url)) == f"answered {status}; redirects are not followed"
         assert inside.all == []
 
 
@@ -72,19 +72,19 @@ def test_a_refused_connection_is_retried() -> None:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
 
-        outcome = told(f"http://127.0.0.1:{port}/")
+        outcome = deliver(f"http://127.0.0.1:{port}/")
 
     assert outcome == Rejected(error="connection failed")
 
 
 def test_an_unknown_host_name_is_retried() -> None:
-    assert told("https://no-such-host.invalid/") == Rejected(
+    assert deliver("https://no-such-host.invalid/") == Rejected(
         error="the host name cannot be resolved"
     )
 
 
 def test_an_invalid_host_name_raises_nothing() -> None:
-    assert isinstance(told(f"https://{'a' * 70}.example/"), Rejected)
+    assert isinstance(deliver(f"https://{'a' * 70}.example/"), Rejected)
 
 
 # --- inwards --------------------------------------------------------------------------------
@@ -99,7 +99,7 @@ SPELLINGS = [
 def test_loopback_is_refused_in_every_spelling(receiver: Receiver, host: str) -> None:
     port = receiver.url.split(":")[2]
 
-    outcome = told(f"http://{host}:{port}", AllowList([]))
+    outcome = deliver(f"http://{host}:{port}", AllowList([]))
 
     assert isinstance(outcome, Rejected)
     assert receiver.all == []
@@ -107,7 +107,7 @@ def test_loopback_is_refused_in_every_spelling(receiver: Receiver, host: str) ->
 
 
 def test_a_refusal_names_the_setting_that_allows_it(receiver: Receiver) -> None:
-    assert why(told(receiver.url, AllowList([]))) == (
+    assert why(deliver(receiver.url, AllowList([]))) == (
         "refused: 127.0.0.1 is not a public address; allow it with IMS_IMPORT_WEBHOOK_ALLOW"
     )
 
@@ -135,7 +135,7 @@ def test_dns_rebinding_reaches_only_the_checked_address(
     with Receiver.running("127.0.0.2", port) as inside:
         resolver = Resolver(monkeypatch, ["127.0.0.1"], ["127.0.0.2"])
 
-        outcome = told(f"http://rebinding.example:{port}/hook")
+        outcome = deliver(f"http://rebinding.example:{port}/hook")
 
     assert outcome == Delivered(http_status=204)
     assert (resolver.asked, len(receiver.all), inside.all) == (1, 1, [])
@@ -148,7 +148,7 @@ def test_a_name_with_one_internal_address_is_refused(
     port = receiver.url.split(":")[2].partition("/")[0]
     Resolver(monkeypatch, ["127.0.0.1", "127.0.0.3"])
 
-    outcome = told(f"http://rebinding.example:{port}/hook")
+    outcome = deliver(f"http://rebinding.example:{port}/hook")
 
     assert "rebinding.example (127.0.0.3) is not a public address" in why(outcome)
     assert receiver.all == []
@@ -161,7 +161,7 @@ def test_environment_proxies_are_ignored(
         for name in ("http_proxy", "HTTP_PROXY", "ALL_PROXY"):
             monkeypatch.setenv(name, proxy.url)
 
-        assert told(receiver.url) == Delivered(http_status=204)
+        assert deliver(receiver.url) == Delivered(http_status=204)
         assert proxy.all == []
 
 
@@ -172,7 +172,7 @@ def test_a_silent_receiver_times_out(receiver: Receiver, monkeypatch: pytest.Mon
     monkeypatch.setattr("ims_worker.adapters.webhook_sender.READ_TIMEOUT_S", 0.3)
     receiver.gate.clear()
 
-    assert told(receiver.url) == Rejected(error="no response in time")
+    assert deliver(receiver.url) == Rejected(error="no response in time")
 
 
 def test_a_slow_response_is_cut_off(receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -180,7 +180,7 @@ def test_a_slow_response_is_cut_off(receiver: Receiver, monkeypatch: pytest.Monk
     receiver.dribble = True
     begun = time.monotonic()
 
-    outcome = told(receiver.url)
+    outcome = deliver(receiver.url)
 
     assert isinstance(outcome, Rejected)
     assert time.monotonic() - begun < 5
@@ -205,11 +205,11 @@ def test_the_certificate_must_match_the_name(
 ) -> None:
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(certificate.file))
 
-    assert told(tls.url, AllowList(["127.0.0.0/8", "::1"])) == Delivered(http_status=204)
+    assert deliver(tls.url, AllowList(["127.0.0.0/8", "::1"])) == Delivered(http_status=204)
 
 
 def test_a_self_signed_certificate_is_refused(tls: Receiver) -> None:
-    outcome = told(tls.url, AllowList(["127.0.0.0/8", "::1"]))
+    outcome = deliver(tls.url, AllowList(["127.0.0.0/8", "::1"]))
 
     assert outcome == Rejected(error="the certificate is not trusted")
     assert tls.all == []

@@ -45,28 +45,28 @@ def main() -> None:
         inherited = OpenStackClouds(Settings())
         answer(inherited, "quota")
     read_end, write_end = os.pipe()
-    told: list[int] = []
+    order_pipes: list[int] = []
     children: list[int] = []
     for _ in range(count):
         orders, tell = os.pipe()
         pid = os.fork()
         if pid == 0:
-            for inherited_end in told:
+            for inherited_end in order_pipes:
                 os.close(inherited_end)
             os.close(tell)
             child(orders, write_end, inherited)
             os._exit(0)
         os.close(orders)
-        told.append(tell)
+        order_pipes.append(tell)
         children.append(pid)
     with os.fdopen(read_end) as answers:
         for _ in range(count):
             answers.readline()
         for order in sys.stdin:
-            for tell in told:
+            for tell in order_pipes:
                 os.write(tell, order.encode())
             print(json.dumps([json.loads(answers.readline()) for _ in range(count)]), flush=True)
-    for tell in told:
+    for tell in order_pipes:
         os.close(tell)
     for pid in children:
         os.waitpid(pid, 0)

@@ -81,15 +81,15 @@ class AnyOrder(RuleBasedStateMachine):
     )
     def move(self, import_id: str, from_state: set[State], to: State) -> None:
         mine = self.model[import_id]
-        said = outcome(
+        result = outcome(
             lambda: self.ledger.transitions.move(import_id, from_state=from_state, to=to)
         )
         if mine.state not in from_state:
-            assert said is ConcurrentTransition
+            assert result is ConcurrentTransition
         elif not allowed(mine.state, to):
-            assert said is IllegalTransition
+            assert result is IllegalTransition
         else:
-            assert said is None
+            assert result is None
             self._is_now(import_id, to)
 
     @rule(import_id=ids, to=TARGETS)
@@ -118,20 +118,20 @@ class AnyOrder(RuleBasedStateMachine):
     @rule(import_id=ids)
     def admit(self, import_id: str) -> None:
         mine = self.model[import_id]
-        said = outcome(lambda: self._admit(self.ledger, import_id))
+        result = outcome(lambda: self._admit(self.ledger, import_id))
         if mine.state not in {State.QUEUED, State.WAITING}:
-            assert said is ConcurrentTransition
+            assert result is ConcurrentTransition
             return
-        assert said is None
+        assert result is None
         self._was_admitted(import_id)
 
     @rule(import_id=ids, leave=st.booleans())
     def cancel(self, import_id: str, leave: bool) -> None:  # noqa: FBT001  # a drawn value
         mine = self.model[import_id]
-        said = outcome(
+        result = outcome(
             lambda: self.ledger.transitions.cancel(import_id, leave_image=leave, by="me")
         )
-        assert (said is InvalidState) == (mine.state in TERMINAL)
+        assert (result is InvalidState) == (mine.state in TERMINAL)
         if mine.state in {State.QUEUED, State.WAITING}:
             self._is_now(import_id, State.CANCELED)
         elif mine.state not in TERMINAL:
@@ -140,17 +140,17 @@ class AnyOrder(RuleBasedStateMachine):
     @rule(import_id=ids)
     def retry(self, import_id: str) -> None:
         mine = self.model[import_id]
-        said = outcome(lambda: self.ledger.transitions.retry(import_id, by="me"))
-        assert (said is None) == (mine.state in {State.FAILED, State.CANCELED})
-        if said is None:
+        result = outcome(lambda: self.ledger.transitions.retry(import_id, by="me"))
+        assert (result is None) == (mine.state in {State.FAILED, State.CANCELED})
+        if result is None:
             self._is_now(import_id, State.QUEUED)
 
     @rule(import_id=ids, to=st.sampled_from([State.QUEUED, State.VERIFYING, State.FAILED]))
     def resolve(self, import_id: str, to: State) -> None:
         mine = self.model[import_id]
-        said = outcome(lambda: self.ledger.transitions.resolve(import_id, to=to, by="me"))
-        assert (said is None) == (mine.state is State.UNCERTAIN)
-        if said is None:
+        result = outcome(lambda: self.ledger.transitions.resolve(import_id, to=to, by="me"))
+        assert (result is None) == (mine.state is State.UNCERTAIN)
+        if result is None:
             self._is_now(import_id, to)
 
     @rule(import_id=consumes(ids))
@@ -183,9 +183,9 @@ class AnyOrder(RuleBasedStateMachine):
                 )
             )
 
-        said = self._together(try_it, ends)
+        result = self._together(try_it, ends)
         could = [to for to in ends if allowed(read.state, to)]
-        winners = [to for to, how in zip(ends, said, strict=True) if how is None]
+        winners = [to for to, how in zip(ends, result, strict=True) if how is None]
         assert len(winners) == min(len(could), 1)
         if winners:
             self._is_now(import_id, winners[0])
@@ -201,14 +201,14 @@ class AnyOrder(RuleBasedStateMachine):
         if len(open_ones) < THREADS:
             return
         # A drawn sample would depend on how earlier races ended; draws must not.
-        wanted = random.Random(seed).sample(open_ones, THREADS)
+        chosen = random.Random(seed).sample(open_ones, THREADS)
 
-        said = self._together(self._admit_or_lose, wanted)
+        result = self._together(self._admit_or_lose, chosen)
 
-        assert said == [None] * THREADS
-        for import_id in wanted:
+        assert result == [None] * THREADS
+        for import_id in chosen:
             self._read_admission(import_id)
-        if not self._waiting_before_another(wanted):
+        if not self._waiting_before_another(chosen):
             assert self._active() == LIMIT or not self._line()
 
     @rule(import_id=ids)
@@ -291,9 +291,9 @@ class AnyOrder(RuleBasedStateMachine):
         mine.in_line = now.waits_for is WaitsFor.SLOT
         mine.attempts = now.attempts
 
-    def _waiting_before_another(self, wanted: list[str]) -> bool:
+    def _waiting_before_another(self, chosen: list[str]) -> bool:
         """Whether a slot was kept for somebody ahead in line who did not ask just now."""
-        return any(other not in wanted for other in self._line())
+        return any(other not in chosen for other in self._line())
 
     def _active(self) -> int:
         return sum(mine.state in ACTIVE and mine.attempts > 0 for mine in self.model.values())

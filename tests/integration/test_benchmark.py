@@ -19,19 +19,19 @@ def measured(script: str, *argv: str) -> tuple[dict[str, Any], str]:
 
 
 def test_posts_are_measured_beside_a_bare_route() -> None:
-    told, _ = measured("api_load.py", "--seconds", "1")
+    report, _ = measured("api_load.py", "--seconds", "1")
 
-    assert set(told["posts_per_second"]) == {"API", "bare route"}
-    assert told["ratio"] > 0
-    assert 0 < told["p50_ms"]["API"] <= told["p99_ms"]["API"]
+    assert set(report["posts_per_second"]) == {"API", "bare route"}
+    assert report["ratio"] > 0
+    assert 0 < report["p50_ms"]["API"] <= report["p99_ms"]["API"]
 
 
 def test_the_whole_chain_is_measured_beside_plain_calls() -> None:
-    told, said = measured("whole_chain.py", "--imports", "10")
+    report, progress = measured("whole_chain.py", "--imports", "10")
 
-    assert set(told["ratio_to_plain"]) == {"plain, 32 threads", "plain, a thread each"}
-    assert all(rate > 0 for rate in told["imports_per_second"].values())
-    assert told["polls_per_import"] >= 1
-    assert 0 <= told["detection_lag_s"]["median"] <= told["detection_lag_s"]["p95"] < 10
-    assert told["logins_in_all_rounds_of_the_chain"] <= 1
-    assert "round 1 of 1: whole chain" in said
+    assert set(report["ratio_to_plain"]) == {"plain, 32 threads", "plain, a thread each"}
+    assert all(rate > 0 for rate in report["imports_per_second"].values())
+    assert report["polls_per_import"] >= 1
+    assert 0 <= report["detection_lag_s"]["median"] <= report["detection_lag_s"]["p95"] < 10
+    assert report["logins_in_all_rounds_of_the_chain"] <= 1
+    assert "round 1 of 1: whole chain" in progress

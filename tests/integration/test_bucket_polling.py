@@ -26,7 +26,7 @@ PART = 5 * 1024 * 1024
 
 @dataclass(frozen=True, slots=True)
 class WatchedBucket:
-    """A stack that watches its bucket, and the words the tests are told in."""
+    """A stack that watches its bucket, and shorthands for the tests."""
 
     running: Running
     s3: Any
@@ -163,17 +163,22 @@ def test_nothing_is_imported_again_by_a_new_worker_or_after_forgetting(
 
 
 def test_who_is_told_of_an_object_looks_at_once(tmp_path: Path) -> None:
-    rule = {"name": "told", "bucket": "images", "prefix": "told/", "marker": ".ready"}
+    rule = {"name": "marked", "bucket": "images", "prefix": "marked/", "marker": ".ready"}
     with watched(tmp_path, [rule]) as bucket:
-        bucket.put("told/ubuntu.qcow2")
-        bucket.put("told/ubuntu.qcow2.ready", b"")
-        until(lambda: bool(bucket.imports("told/ubuntu.qcow2")), "it was imported")
-        bucket.file.write_text(bucket.file.read_text().replace("name: told", "name: renamed"))
+        bucket.put("marked/ubuntu.qcow2")
+        bucket.put("marked/ubuntu.qcow2.ready", b"")
+        until(lambda: bool(bucket.imports("marked/ubuntu.qcow2")), "it was imported")
+        bucket.file.write_text(bucket.file.read_text().replace("name: marked", "name: renamed"))
 
-        for key in ("told/ubuntu.qcow2.ready", "told/nothing", "elsewhere", "told/ubuntu.qcow2"):
+        for key in (
+            "marked/ubuntu.qcow2.ready",
+            "marked/nothing",
+            "elsewhere",
+            "marked/ubuntu.qcow2",
+        ):
             bucket.running.stack.app.send_task(WATCH_OBJECT, ["images", key])
 
-        until(lambda: len(bucket.imports("told/ubuntu.qcow2")) == 2, "it was looked at")
+        until(lambda: len(bucket.imports("marked/ubuntu.qcow2")) == 2, "it was looked at")
 
 
 def test_doctor_says_how_the_rules_stand(bucket: WatchedBucket) -> None:

@@ -91,8 +91,8 @@ def parse(project: Path) -> tuple[str, dict[str, Any]]:
 def parsed(tmp_path_factory: pytest.TempPathFactory) -> Parsed:
     project = tmp_path_factory.mktemp("project")
     secrets = make_secrets(project / "deploy" / "secrets")
-    text, told = parse(project)
-    return Parsed(text, told["services"], told["secrets"], secrets)
+    text, document = parse(project)
+    return Parsed(text, document["services"], document["secrets"], secrets)
 
 
 def given_secrets(services: Mapping[str, Mapping[str, Any]]) -> dict[str, set[str]]:
@@ -109,10 +109,10 @@ def test_the_override_for_watched_buckets_adds_to_the_worker_alone(
     [*_, override] = re.findall(r"(?ms)^```yaml\n(.*?)^```", page)
     (tmp_path / "docker-compose.override.yml").write_text(override)
 
-    _, told = parse(tmp_path)
+    _, document = parse(tmp_path)
 
-    given, before = given_secrets(told["services"]), given_secrets(parsed.services)
-    environment = told["services"]["worker"]["environment"]
+    given, before = given_secrets(document["services"]), given_secrets(parsed.services)
+    environment = document["services"]["worker"]["environment"]
     added = {"ims_import_obs_access_key", "ims_import_obs_secret_key"}
     settings = {f"IMS_IMPORT_{name.upper()}" for name in Settings.model_fields}
     new = set(environment) - set(parsed.services["worker"]["environment"])
@@ -225,7 +225,7 @@ def test_the_image_installs_as_ci_does_and_runs_as_nobody_special() -> None:
 
     assert "RUN deploy/make-venv.sh /opt/ims-import '.[worker,api]'" in steps
     assert [step for step in steps if step.startswith("USER ")] == ["USER 10001:10001"]
-    # What a build is told by ARG stays in its history.
+    # An ARG of a build stays in its history.
     assert not [step for step in steps if step.startswith("ARG ")]
 
 
@@ -255,8 +255,8 @@ class Installation:
     """What is elsewhere on this machine than in a container."""
 
     def service(self, name: str) -> dict[str, Any]:
-        told: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
-        found: dict[str, Any] = told["services"][name]
+        document: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
+        found: dict[str, Any] = document["services"][name]
         return found
 
     def env(self, name: str) -> dict[str, str]:
@@ -369,7 +369,7 @@ def test_the_commands_of_the_file_make_an_installation_that_imports(
         done = installation.run("worker", "ims-import", *submit, "--wait", "--json")
         doctor = installation.run("worker", "ims-import", "doctor")
         key = installation.run("api", "ims-import", "keys", "create", "--name=me", "--scope=read")
-        told = requests.get(
+        response = requests.get(
             f"http://127.0.0.1:{installation.places['UVICORN_PORT']}/v1/imports",
             headers={"Authorization": f"Bearer {key.stdout.strip()}"},
             timeout=10,
@@ -382,7 +382,7 @@ def test_the_commands_of_the_file_make_an_installation_that_imports(
     assert (record["state"], bool(record["image_id"])) == ("SUCCEEDED", True)
     assert doctor.returncode == 0, doctor.stdout
     assert pages == {"with the password of the secret": 200, "without": 401}
-    assert [item["id"] for item in told.json()["items"]] == [record["id"]]
+    assert [item["id"] for item in response.json()["items"]] == [record["id"]]
     assert healthy == {"worker": True, "api": True, "flower": True}
 
 

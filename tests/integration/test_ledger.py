@@ -261,15 +261,15 @@ def test_pages_go_from_the_newest_to_the_oldest(url: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "wanted", [{"states": [State.RUNNING]}, {"name": "mine"}, {"cloud": "otc"}], ids=str
+    "filters", [{"states": [State.RUNNING]}, {"name": "mine"}, {"cloud": "otc"}], ids=str
 )
-def test_a_list_can_be_filtered(ledger: Ledger, wanted: dict) -> None:  # type: ignore[type-arg]
+def test_a_list_can_be_filtered(ledger: Ledger, filters: dict) -> None:  # type: ignore[type-arg]
     ledger.imports.record(a_request())
     mine, _ = ledger.imports.record(a_request(name="mine", cloud="otc"))
     ledger.transitions.move(mine.id, from_state=State.QUEUED, to=State.SUBMITTING)
     ledger.transitions.move(mine.id, from_state=State.SUBMITTING, to=State.RUNNING)
 
-    assert [record.id for record in ledger.imports.page(**wanted)] == [mine.id]
+    assert [record.id for record in ledger.imports.page(**filters)] == [mine.id]
 
 
 def test_an_import_that_may_have_a_job_occupies_a_slot_until_it_ends(ledger: Ledger) -> None:

@@ -63,8 +63,8 @@ def pages_of(running: Running) -> dict[str, str]:
 
 def test_no_password_and_no_token_is_found_anywhere(running: Running, receiver: Receiver) -> None:
     url = running.stack.cloud_url
-    told = running.client.submit(a_body(name="told", webhook_url=receiver.url))
-    until(lambda: "import.succeeded" in receiver.types(told), "a receiver was told")
+    notified = running.client.submit(a_body(name="notified", webhook_url=receiver.url))
+    until(lambda: "import.succeeded" in receiver.types(notified), "the webhook was delivered")
     ids = [
         running.client.submit(a_body(name=f"image-{n}", image_url=f"images:{file}"))
         for n, file in enumerate(("good.qcow2", "broken.qcow2"))

@@ -1,4 +1,4 @@
-"""What receivers are to be told: written with the event, in order, once for each message."""
+"""The outbox: deliveries are stored with their event, in order, once for each message."""
 
 import json
 from collections.abc import Iterator
@@ -61,8 +61,8 @@ def fails(ledger: Ledger, import_id: str) -> None:
     )
 
 
-def told(ledger: Ledger, import_id: str | None = None) -> list[str]:
-    """Events that were or are to be told, the oldest first."""
+def stored_events(ledger: Ledger, import_id: str | None = None) -> list[str]:
+    """Events of the stored deliveries, the oldest first."""
     return [str(one.event) for one in reversed(ledger.outbox.page(import_id=import_id))]
 
 
@@ -74,7 +74,7 @@ def in_hand(ledger: Ledger) -> list[OutgoingMessage]:
     return [letter for letter in letters if letter is not None]
 
 
-# --- what is told ---------------------------------------------------------------------------
+# --- which events are stored ------------------------------------------------------------------
 
 
 def test_a_receiver_is_told_what_the_import_became_and_how_it_stood_then(ledger: Ledger) -> None:
@@ -87,7 +87,7 @@ def test_a_receiver_is_told_what_the_import_became_and_how_it_stood_then(ledger:
     ledger.transitions.move(import_id, from_state=State.RUNNING, to=State.VERIFYING, image_id="i")
     ledger.transitions.move(import_id, from_state=State.VERIFYING, to=State.SUCCEEDED)
 
-    assert told(ledger) == [
+    assert stored_events(ledger) == [
         "import.submitted", "import.overdue", "import.uncertain", "import.succeeded",
     ]  # fmt: skip
     [letter] = in_hand(ledger)
@@ -105,8 +105,8 @@ def test_failure_and_cancel_are_told(ledger: Ledger) -> None:
     fails(ledger, failed)
     ledger.transitions.cancel(canceled, by="me")
 
-    assert told(ledger, failed) == ["import.submitted", "import.failed"]
-    assert told(ledger, canceled) == ["import.canceled"]
+    assert stored_events(ledger, failed) == ["import.submitted", "import.failed"]
+    assert stored_events(ledger, canceled) == ["import.canceled"]
 
 
 def test_a_move_that_does_not_happen_is_not_told(ledger: Ledger) -> None:
@@ -115,7 +115,7 @@ def test_a_move_that_does_not_happen_is_not_told(ledger: Ledger) -> None:
     with pytest.raises(IllegalTransition):
         ledger.transitions.move(import_id, from_state=State.QUEUED, to=State.SUCCEEDED)
 
-    assert told(ledger) == []
+    assert stored_events(ledger) == []
 
 
 def test_nobody_is_told_where_nobody_asked(ledger: Ledger) -> None:
@@ -123,7 +123,7 @@ def test_nobody_is_told_where_nobody_asked(ledger: Ledger) -> None:
     ledger.transitions.report_progress(import_id, Progress(percent=60, source="ims"))
     fails(ledger, import_id)
 
-    assert told(ledger) == []
+    assert stored_events(ledger) == []
 
 
 def test_progress_is_told_once_for_each_step_of_an_attempt(ledger: Ledger) -> None:
@@ -140,7 +140,7 @@ def test_an_adopted_job_is_told_to_those_who_are_told_of_everything(ledger: Ledg
 
     ledger.imports.adopt("job-1", name="a", cloud=None, by="me")
 
-    assert told(ledger) == ["import.submitted"]
+    assert stored_events(ledger) == ["import.submitted"]
 
 
 def test_a_webhook_is_told_only_what_it_wants(ledger: Ledger) -> None:
@@ -149,7 +149,7 @@ def test_a_webhook_is_told_only_what_it_wants(ledger: Ledger) -> None:
     for cloud in ("prod", "test", None):
         fails(ledger, runs(ledger, url=None, cloud=cloud))
 
-    assert told(ledger) == ["import.failed"]
+    assert stored_events(ledger) == ["import.failed"]
 
 
 def test_an_address_that_is_named_twice_is_told_once(ledger: Ledger) -> None:
@@ -159,7 +159,7 @@ def test_an_address_that_is_named_twice_is_told_once(ledger: Ledger) -> None:
     runs(ledger)
 
     assert {one.url for one in ledger.outbox.page()} == {HOOK, "https://other.example/"}
-    assert len(told(ledger)) == 2
+    assert len(stored_events(ledger)) == 2
 
 
 def test_a_removed_webhook_is_told_nothing_new(ledger: Ledger) -> None:
@@ -168,7 +168,7 @@ def test_a_removed_webhook_is_told_nothing_new(ledger: Ledger) -> None:
 
     runs(ledger, url=None)
 
-    assert (ledger.webhook_endpoints.all(), told(ledger)) == ([], [])
+    assert (ledger.webhook_endpoints.all(), stored_events(ledger)) == ([], [])
     with pytest.raises(NotFound):
         ledger.webhook_endpoints.remove(webhook.id)
 

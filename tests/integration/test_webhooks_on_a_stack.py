@@ -44,10 +44,10 @@ def test_an_import_tells_its_receiver_from_the_job_to_the_image(
     import_id = cli(running, *SUBMIT, "--webhook", f"{receiver.url}?build=4711", "--wait")
     secret = cli(running, "webhooks", "secret", receiver.url)
 
-    until(lambda: "import.succeeded" in receiver.types(), "the end was told")
-    told = receiver.types(import_id)
-    assert (told[0], told[-1]) == ("import.submitted", "import.succeeded")
-    assert set(told[1:-1]) <= {"import.progress"}
+    until(lambda: "import.succeeded" in receiver.types(), "the end was delivered")
+    types = receiver.types(import_id)
+    assert (types[0], types[-1]) == ("import.submitted", "import.succeeded")
+    assert set(types[1:-1]) <= {"import.progress"}
     for received in receiver.all:
         received.verify(secret)
         assert received.path == "/hook?build=4711"
@@ -59,7 +59,7 @@ def test_a_failure_is_told_with_its_reason(running: Running, receiver: Receiver)
     body = a_body(name="broken", image_url="images:broken.qcow2", webhook_url=receiver.url)
     import_id = running.client.submit(body)
 
-    until(lambda: "import.failed" in receiver.types(import_id), "the failure was told")
+    until(lambda: "import.failed" in receiver.types(import_id), "the failure was delivered")
 
     assert receiver.all[-1].event["data"]["error"]["code"] == "IMG.0057"
 
@@ -71,7 +71,7 @@ def test_who_answers_500_is_told_again_in_order_and_with_the_same_id(
 
     import_id = running.client.submit(a_body(name="again", webhook_url=receiver.url))
 
-    until(lambda: "import.succeeded" in receiver.types(), "the end was told")
+    until(lambda: "import.succeeded" in receiver.types(), "the end was delivered")
     assert receiver.types(import_id)[:3] == ["import.submitted"] * 3
     assert len({received.id for received in receiver.all[:3]}) == 1
     until(lambda: set(states(running, import_id)) == {"delivered"}, "all was delivered")
@@ -153,7 +153,7 @@ def test_the_workers_may_die_while_they_tell(running: Running, receiver: Receive
     for _ in range(2):
         running.stack.worker()
 
-    until(lambda: "import.succeeded" in receiver.types(import_id), "the end was told")
+    until(lambda: "import.succeeded" in receiver.types(import_id), "the end was delivered")
 
     assert receiver.all[0].id == receiver.all[1].id
     ids = list(dict.fromkeys(received.id for received in receiver.all))
@@ -175,7 +175,7 @@ def test_a_webhook_for_all_imports_is_added_rotated_and_removed(
     assert old != new
 
     cli(running, *SUBMIT, "--wait")
-    until(lambda: receiver.all, "it was told")
+    until(lambda: receiver.all, "it was delivered")
     assert receiver.types() == ["import.succeeded"]
     receiver.all[0].verify(old)
     receiver.all[0].verify(new)
@@ -197,7 +197,7 @@ def test_the_secret_is_shown_only_where_the_workers_key_is(running: Running) -> 
 
 
 @pytest.mark.parametrize(
-    ("argv", "said"),
+    ("argv", "message"),
     [
         (("add", "nowhere"), "url: must be an http or https URL"),
         (("add", "https://a.example", "--event", "x"), "--event x: must be one of import."),
@@ -209,7 +209,7 @@ def test_the_secret_is_shown_only_where_the_workers_key_is(running: Running) -> 
     ],
 )
 def test_what_is_wrong_is_said_in_a_line(
-    running: Running, argv: tuple[str, ...], said: str
+    running: Running, argv: tuple[str, ...], message: str
 ) -> None:
     api = running.stack.api
     assert api is not None
@@ -220,5 +220,5 @@ def test_what_is_wrong_is_said_in_a_line(
             env=running.stack.env | door, capture_output=True, text=True, timeout=60, check=False,
         )  # fmt: skip
 
-        assert (done.returncode, said in done.stderr) == (2, True), done.stderr
+        assert (done.returncode, message in done.stderr) == (2, True), done.stderr
         assert len(done.stderr.splitlines()) == 1

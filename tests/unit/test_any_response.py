@@ -66,7 +66,7 @@ class Talk(Wire):
     """Draws a response to each request and records both."""
 
     def __init__(self, answers: Iterator[Drawn], import_id: str) -> None:
-        self.said: list[tuple[str, str, int, bytes]] = []
+        self.exchanges: list[tuple[str, str, int, bytes]] = []
         self._answers = answers
         self._import_id = import_id
         super().__init__(self._next)
@@ -75,26 +75,28 @@ class Talk(Wire):
         what = next(self._answers)
         method, url = str(request.method), str(request.url)
         if isinstance(what, Exception):
-            self.said.append((method, url, 0, b""))
+            self.exchanges.append((method, url, 0, b""))
             return what
         if isinstance(what, int):
-            [sensible] = [said for part, said in SENSIBLE.items() if part in url]
+            [sensible] = [exchange for part, exchange in SENSIBLE.items() if part in url]
             what = (200, sensible[what % len(sensible)])
         status, body = what[0], what[1]
         if not isinstance(body, bytes):
             body = json.dumps(body).replace("IMPORT", self._import_id).encode()
-        self.said.append((method, url, status, body))
+        self.exchanges.append((method, url, status, body))
         return status, body
 
     def answers_to(self, method: str, part: str = "") -> list[tuple[int, bytes]]:
         return [
-            (status, body) for how, url, status, body in self.said if how == method and part in url
+            (status, body)
+            for how, url, status, body in self.exchanges
+            if how == method and part in url
         ]
 
     def posts_without_a_look(self) -> int:
         """Creates that were sent while the outcome of the previous one was unknown."""
         unknown, count = False, 0
-        for method, url, status, body in self.said:
+        for method, url, status, body in self.exchanges:
             if method == "POST":
                 count += unknown
                 unknown = not surely_made_nothing(status, body)
@@ -174,7 +176,7 @@ def why_failed(code: str, talk: Talk) -> bool:
     if code.startswith("IMAGE."):
         word = code.removeprefix("IMAGE.").encode()
         return any(word in body for _, body in talk.answers_to("GET", "/v2/images/"))
-    refused = any(surely_made_nothing(*said) for said in talk.answers_to("POST"))
+    refused = any(surely_made_nothing(*exchange) for exchange in talk.answers_to("POST"))
     return refused or any(
         status // 100 == 2 and b"FAIL" in body.upper()
         for status, body in talk.answers_to("GET", "/jobs/")

@@ -48,13 +48,13 @@ def test_the_example_is_a_file_of_rules() -> None:
 def test_the_page_about_watching_tells_of_every_field() -> None:
     page = (EXAMPLE.parents[1] / "docs" / "watch.md").read_text()
     rows = [line for line in page.splitlines() if line.startswith("| `")]
-    told = {name for row in rows for name in re.findall(r"`(\w+)`", row.split("|")[1])}
+    documented = {name for row in rows for name in re.findall(r"`(\w+)`", row.split("|")[1])}
 
-    assert told == set(Rule.model_fields)
+    assert documented == set(Rule.model_fields)
 
 
 @pytest.mark.parametrize(
-    ("differences", "said"),
+    ("differences", "message"),
     [
         ({"bucket": None}, "rules.0.bucket: is mandatory"),
         ({"name": "a b"}, "rules.0.name: must match pattern"),
@@ -71,11 +71,11 @@ def test_the_page_about_watching_tells_of_every_field() -> None:
     ],
 )
 def test_a_rule_that_cannot_work_is_refused_before_anything_lands(
-    differences: dict[str, Any], said: str
+    differences: dict[str, Any], message: str
 ) -> None:
     text = yaml.safe_dump({"version": 1, "rules": [a_rule(**differences)]})
 
-    assert said in problems(text)
+    assert message in problems(text)
 
 
 def test_two_rules_of_one_name_are_refused() -> None:

@@ -162,11 +162,11 @@ def test_what_is_allowed_opens_nothing_else() -> None:
 
 def test_pauses_grow_over_hours_and_then_it_is_given_up() -> None:
     pauses = Settings().webhook_pauses_s
-    told = [pause_after(attempt, Rejected(error="no"), pauses) for attempt in range(1, 9)]
+    delays = [pause_after(attempt, Rejected(error="no"), pauses) for attempt in range(1, 9)]
 
-    assert told[:-1] == sorted(pauses)
+    assert delays[:-1] == sorted(pauses)
     assert sum(pauses, timedelta(0)) > timedelta(hours=12)
-    assert told[-1] is None
+    assert delays[-1] is None
 
 
 def test_a_receiver_may_ask_for_a_longer_pause_but_not_for_a_shorter_one() -> None:

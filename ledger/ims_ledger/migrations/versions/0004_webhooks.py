@@ -1,4 +1,4 @@
-"""Webhooks: who is told, what is to be told, and which generation of secrets counts."""
+"""Webhook endpoints, generations of their secrets, and the outbox of deliveries."""
 
 import sqlalchemy as sa
 from alembic import op
