@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import requests
-from ims_client import NOON
+from ims_client import NOON, Wire
 from keystoneauth1 import exceptions as ks
 from pydantic import SecretStr
 
@@ -92,6 +92,21 @@ def test_only_a_4xx_of_iam_is_about_credentials(exc: Exception, kind: type) -> N
 
     assert type(problem) is kind
     assert problem.tried.startswith("POST https://iam.example/v3/auth/tokens (")
+
+
+def test_a_401_of_version_discovery_says_nothing_about_credentials(
+    clouds: OpenStackClouds,
+) -> None:
+    refusing = Wire(lambda _: (401, {"error_code": "APIGW.0301", "error_msg": "no token"}))
+    cloud = clouds._cloud("prod")
+    cloud._login_session.session.mount("https://", refusing)
+
+    with pytest.raises(Unavailable) as caught:
+        cloud._log_in()
+
+    assert {call.method for call in refusing.calls} == {"GET"}
+    assert caught.value.failure.error_class is ErrorClass.RETRY
+    assert caught.value.tried == "GET https://iam.eu-de.otc.t-systems.com/v3 (HTTP 401)"
 
 
 def test_retry_after_of_iam_is_passed_on() -> None:

@@ -12,7 +12,12 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
 from cryptography.fernet import Fernet, MultiFernet
-from keystoneauth1.exceptions import AuthPluginException, ClientException, HttpError
+from keystoneauth1.exceptions import (
+    AuthPluginException,
+    ClientException,
+    HttpError,
+    MissingAuthPlugin,
+)
 from keystoneauth1.identity.base import BaseIdentityPlugin
 from keystoneauth1.session import Session
 from redis import Redis
@@ -52,6 +57,13 @@ _CREDENTIALS_HINT: Final = (
 _WRONG_HINT: Final = (
     "Correct the credentials in the worker's clouds.yaml, "
     "then run: ims-import resume [--cloud NAME]"
+)
+_DISCOVERY_REFUSED: Final = Failure(
+    code="IAM.discovery",
+    message="IAM refused to list its API versions",
+    error_class=ErrorClass.RETRY,
+    hint="Check auth_url and the proxy of the worker; retrying automatically.",
+    http_status=401,
 )
 
 
@@ -239,6 +251,10 @@ def login_problem(exc: Exception, auth_url: str | None, *, now: datetime) -> Clo
         hint = _WRONG_HINT if failure.code.startswith("HTTP.") else failure.hint
         refused = failure.model_copy(update={"error_class": ErrorClass.AUTH, "hint": hint})
         return LoginRefused(refused, tried=tried)
+    # keystoneauth repeats a version discovery that got a 401 with credentials, which this session
+    # does not have. No credentials were sent, so the 401 says nothing about them.
+    if isinstance(exc, MissingAuthPlugin):
+        return Unavailable(_DISCOVERY_REFUSED, tried=f"GET {auth_url} (HTTP 401)")
     if isinstance(exc, AuthPluginException) or type(exc) is Exception:
         return _not_configured(responses.clean(exc))
     failure = Failure(
