@@ -1,7 +1,7 @@
 """Checks of an installation: what works in each part, and how to fix what does not."""
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, Literal
 from urllib.parse import urlsplit
 
@@ -41,6 +41,18 @@ class Check:
     about: Literal["reach", "credentials"] = "reach"
 
 
+def _passed(name: str, found: str) -> Check:
+    return Check(name=name, ok=True, found=found)
+
+
+def _failed(name: str, found: str, fix: str) -> Check:
+    return Check(name=name, ok=False, found=found, fix=fix)
+
+
+def _skipped(name: str, reason: str) -> Check:
+    return Check(name=name, ok=None, found=f"not checked: {reason}")
+
+
 def run_checks(
     settings: LedgerSettings,
     celery: Celery,
@@ -70,22 +82,19 @@ def run_checks(
 
 
 def check_redis(url: str) -> Check:
-    location = public_url(url)
+    location = _public_url(url)
     try:
         with Redis.from_url(url, socket_timeout=3, socket_connect_timeout=3) as redis:
             redis.ping()
             policy = _eviction_policy(redis)
     except (RedisError, OSError, ValueError) as exc:
         fix = f"Start Redis or Valkey, or set {PREFIX}REDIS_URL=redis://:PASSWORD@HOST:6379/0"
-        return Check(name="redis", ok=False, found=f"{location}: {exc}", fix=fix)
+        return _failed("redis", f"{location}: {exc}", fix)
     if policy not in ("noeviction", None):
-        return Check(
-            name="redis",
-            ok=False,
-            found=f"{location} answers, but evicts keys when full (maxmemory-policy {policy})",
-            fix="Set maxmemory-policy noeviction; otherwise messages can be lost.",
-        )
-    return Check(name="redis", ok=True, found=f"{location} answers")
+        found = f"{location} answers, but evicts keys when full (maxmemory-policy {policy})"
+        fix = "Set maxmemory-policy noeviction; otherwise messages can be lost."
+        return _failed("redis", found, fix)
+    return _passed("redis", f"{location} answers")
 
 
 def _eviction_policy(redis: Redis) -> str | None:
@@ -97,68 +106,63 @@ def _eviction_policy(redis: Redis) -> str | None:
 
 
 def check_broker(url: str, celery: Celery) -> Check:
-    location = public_url(url)
+    location = _public_url(url)
     try:
         with celery.connection_for_write() as connection:
             connection.ensure_connection(max_retries=1, timeout=5)
     except (OperationalError, OSError) as exc:
         fix = f"Start the broker, or correct {PREFIX}BROKER_URL."
-        return Check(name="broker", ok=False, found=f"{location}: {exc}", fix=fix)
-    return Check(name="broker", ok=True, found=f"{location} answers")
+        return _failed("broker", f"{location}: {exc}", fix)
+    return _passed("broker", f"{location} answers")
 
 
 def check_ledger(url: str, open_ledger: OpenLedger, *, migrate: bool) -> Check:
-    location = public_url(url)
-    outdated = Check(
-        name="ledger",
-        ok=False,
-        found=f"{location}: its tables are missing or of another version",
-        fix="Run: ims-import doctor --migrate",
-    )
+    location = _public_url(url)
     try:
         ledger = open_ledger()
         if migrate:
             ledger.migrate()
-        if not ledger.is_current():
-            return outdated
-        counts = ledger.imports.counts()
+        counts = ledger.imports.counts() if ledger.is_current() else None
     except LedgerOutdated:
-        return outdated
+        counts = None
     except (LedgerUnavailable, OSError) as exc:
         fix = f"Start the database, or correct {PREFIX}LEDGER_URL."
-        return Check(name="ledger", ok=False, found=f"{location}: {exc}", fix=fix)
+        return _failed("ledger", f"{location}: {exc}", fix)
+    if counts is None:
+        found = f"{location}: its tables are missing or of another version"
+        return _failed("ledger", found, "Run: ims-import doctor --migrate")
     imports = ", ".join(f"{count} {state}" for state, count in sorted(counts.items()))
-    return Check(name="ledger", ok=True, found=f"{location} is up to date ({imports or 'empty'})")
+    return _passed("ledger", f"{location} is up to date ({imports or 'empty'})")
 
 
 def check_workers(celery: Celery) -> Check:
     try:
         active = celery.control.inspect(timeout=PING_S).active_queues() or {}
     except _QUEUE_ERRORS as exc:
-        return Check(name="workers", ok=False, found=str(exc), fix="Fix the broker first.")
+        return _failed("workers", str(exc), "Fix the broker first.")
     if not active:
         fix = "Start one on a host with the credentials: ims-import worker"
-        return Check(name="workers", ok=False, found="none is online", fix=fix)
+        return _failed("workers", "none is online", fix)
     names = ", ".join(sorted(active))
     served = {queue["name"] for queues in active.values() for queue in queues}
     if unserved := [queue for queue in QUEUES if queue not in served]:
-        return Check(
-            name="workers",
-            ok=False,
-            found=f"{names}; no worker consumes {', '.join(unserved)}",
-            fix="Start a worker without -Q, or with these queues.",
-        )
-    return Check(name="workers", ok=True, found=f"{len(active)} online: {names}")
+        found = f"{names}; no worker consumes {', '.join(unserved)}"
+        return _failed("workers", found, "Start a worker without -Q, or with these queues.")
+    return _passed("workers", f"{len(active)} online: {names}")
 
 
 # --- checks that a worker executes ----------------------------------------------------------
 
 
+def _ask_worker(celery: Celery, task: str, *arguments: str | None) -> object:
+    sent = celery.send_task(task, arguments, expires=CLOUD_REPLY_S)
+    return sent.get(timeout=CLOUD_REPLY_S)
+
+
 def _check_bucket_rules(celery: Celery) -> Iterator[Check]:
     """One check for each bucket rule; none without rules."""
     try:
-        sent = celery.send_task(CHECK_WATCH, expires=CLOUD_REPLY_S)
-        reply = WorkerReply[BucketRulesReport].model_validate(sent.get(timeout=CLOUD_REPLY_S))
+        reply = WorkerReply[BucketRulesReport].model_validate(_ask_worker(celery, CHECK_WATCH))
     except (ResultTimeout, *_QUEUE_ERRORS) as exc:
         yield _skipped("watch rules", f"no worker answered ({type(exc).__name__})")
         return
@@ -169,31 +173,26 @@ def _check_bucket_rules(celery: Celery) -> Iterator[Check]:
 def _bucket_rule(report: BucketRuleReport) -> Check:
     name = f"watch rule {report.rule}" if report.rule else "watch rules"
     if report.problem is None:
-        return Check(name=name, ok=True, found=f"{report.location} can be listed")
+        return _passed(name, f"{report.location} can be listed")
     fix = f"Correct {PREFIX}WATCH_FILE or {PREFIX}OBS_… of the workers."
-    return Check(name=name, ok=False, found=report.problem, fix=fix)
+    return _failed(name, report.problem, fix)
 
 
 def _check_cloud(celery: Celery, name: str, cloud: str | None) -> Iterator[Check]:
     try:
-        sent = celery.send_task(CHECK_CLOUD, [cloud], expires=CLOUD_REPLY_S)
-        reply = WorkerReply[CloudReport].model_validate(sent.get(timeout=CLOUD_REPLY_S))
-    except ResultTimeout:
-        yield _unanswered(name, f"no worker answered within {CLOUD_REPLY_S:.0f} s")
-    except _QUEUE_ERRORS as exc:
-        yield _unanswered(name, str(exc))
-    else:
-        if reply.error is not None:
-            yield _cloud_error(name, reply.error)
-        elif reply.report is not None:
-            yield from cloud_checks(name, reply.report)
+        reply = WorkerReply[CloudReport].model_validate(_ask_worker(celery, CHECK_CLOUD, cloud))
+    except (ResultTimeout, *_QUEUE_ERRORS) as exc:
+        late = isinstance(exc, ResultTimeout)
+        found = f"no worker answered within {CLOUD_REPLY_S:.0f} s" if late else str(exc)
+        yield _failed(name, found, "Read the logs of the workers.")
+        return
+    if reply.error is not None:
+        yield _cloud_error(name, reply.error)
+    elif reply.report is not None:
+        yield from _cloud_checks(name, reply.report)
 
 
-def _unanswered(name: str, found: str) -> Check:
-    return Check(name=name, ok=False, found=found, fix="Read the logs of the workers.")
-
-
-def cloud_checks(name: str, report: CloudReport) -> Iterator[Check]:
+def _cloud_checks(name: str, report: CloudReport) -> Iterator[Check]:
     """Login and quota of a cloud, and whether the workers share one token."""
     login, quota = f"{name}, login", f"{name}, quota"
     if report.login_error is not None:
@@ -202,15 +201,13 @@ def cloud_checks(name: str, report: CloudReport) -> Iterator[Check]:
         return
     identity = f"{report.user or '?'} in project {report.project or '?'} at {report.auth_url}"
     if report.shared_token:
-        yield Check(name=login, ok=True, found=identity)
+        yield _passed(login, identity)
     else:
-        yield Check(
-            name=login,
-            ok=False,
-            found=f"{identity}, but each process logs in separately",
-            fix=f"Give all workers the same {PREFIX}SECRET_KEY; generate one: python -c 'from "
-            "cryptography.fernet import Fernet; print(Fernet.generate_key().decode())'",
+        fix = (
+            f"Give all workers the same {PREFIX}SECRET_KEY; generate one: python -c 'from "
+            "cryptography.fernet import Fernet; print(Fernet.generate_key().decode())'"
         )
+        yield _failed(login, f"{identity}, but each process logs in separately", fix)
     if report.quota_error is not None:
         yield _cloud_error(quota, report.quota_error)
     elif report.quota is None:
@@ -222,26 +219,18 @@ def cloud_checks(name: str, report: CloudReport) -> Iterator[Check]:
 def _quota(name: str, quota: ImageQuota) -> Check:
     found = f"{quota.used} of {quota.limit} private images used"
     if quota.used < quota.limit:
-        return Check(name=name, ok=True, found=found)
-    return Check(name=name, ok=False, found=found, fix="Delete images, or request a higher quota.")
+        return _passed(name, found)
+    return _failed(name, found, "Delete images, or request a higher quota.")
 
 
 def _cloud_error(name: str, error: CloudError) -> Check:
     failure = error.failure
-    return Check(
-        name=name,
-        ok=False,
-        found=f"{failure.code}: {failure.message}",
-        fix=failure.hint,
-        about="credentials" if failure.error_class is ErrorClass.AUTH else "reach",
-    )
+    check = _failed(name, f"{failure.code}: {failure.message}", failure.hint)
+    refused = failure.error_class is ErrorClass.AUTH
+    return replace(check, about="credentials") if refused else check
 
 
-def _skipped(name: str, reason: str) -> Check:
-    return Check(name=name, ok=None, found=f"not checked: {reason}")
-
-
-def public_url(url: str) -> str:
+def _public_url(url: str) -> str:
     """A URL without user, password and query."""
     parts = urlsplit(url)
     if not parts.netloc:

@@ -346,7 +346,7 @@ def test_a_list_on_a_narrow_terminal_cuts_nothing(
         State.FAILED, id="5c4c074d-f58b-4175-a840-0aa0997ab238", name="n" * 128, error=a_failure()
     )
 
-    render.print_list([record], render.import_list, as_json=False, empty="")
+    render.print_list([record], render.import_row, as_json=False, empty="")
 
     output = capsys.readouterr().out
     assert render.stdout().is_terminal

@@ -6,17 +6,8 @@ from typing import Annotated
 
 import typer
 
-from ims_producer.cli import (
-    clouds,
-    doctor,
-    imports,
-    keys,
-    manifests,
-    processes,
-    submit,
-    webhooks,
-)
-from ims_producer.cli.exit_codes import Exit, friendly_errors
+from ims_producer.cli import clouds, doctor, imports, keys, manifests, processes, submit, webhooks
+from ims_producer.cli.exit_codes import Exit, stop_for
 
 # Plain help looks the same in a pipe, and rich doubles the time to print it.
 app = typer.Typer(
@@ -51,16 +42,13 @@ app.command("list")(imports.list_imports)
 app.command("watch")(imports.watch)
 app.command("plan")(manifests.plan)
 app.command("apply")(manifests.apply)
-for command in (
-    imports.cancel,
-    imports.retry,
-    imports.resolve,
-    imports.adopt,
-    clouds.resume,
-    clouds.gc,
-    imports.prune,
-):
-    app.command(command.__name__)(command)
+app.command("cancel")(imports.cancel)
+app.command("retry")(imports.retry)
+app.command("resolve")(imports.resolve)
+app.command("adopt")(imports.adopt)
+app.command("resume")(clouds.resume)
+app.command("gc")(clouds.gc)
+app.command("prune")(imports.prune)
 app.command("doctor")(doctor.doctor)
 app.add_typer(keys.app, name="keys")
 app.add_typer(webhooks.app, name="webhooks")
@@ -103,8 +91,7 @@ def _warn_of_unknown_variables() -> None:
 def run() -> None:
     """Run the command of the arguments and exit with its code."""
     try:
-        with friendly_errors():
-            app()
+        app()
     except KeyboardInterrupt:
         print("ims-import: interrupted; imports continue in the background", file=sys.stderr)
         sys.exit(Exit.INTERRUPTED)
@@ -112,3 +99,6 @@ def run() -> None:
         # The reader of a pipe ended first, as in `ims-import list | head`.
         sys.stderr.close()
         sys.exit(Exit.DONE)
+    except Exception as exc:
+        stop_for(exc)
+        raise

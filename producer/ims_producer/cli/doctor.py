@@ -1,7 +1,5 @@
 """`doctor`: checks the installation and prints a fix for each failed check."""
 
-import json
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -52,5 +50,5 @@ def doctor(
             if not as_json:
                 render.print_check(check)
     if as_json:
-        print(json.dumps([asdict(check) for check in checks]))
+        render.print_json(checks)
     raise SystemExit(int(exit_code_of_checks(checks)))

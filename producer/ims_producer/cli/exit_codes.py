@@ -1,14 +1,11 @@
 """The exit codes of the program, and the code and message of each error."""
 
 import sys
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from enum import IntEnum
 from typing import TYPE_CHECKING, NoReturn
 
 if TYPE_CHECKING:
-    from pydantic import ValidationError
-
     from ims_config.records import ImportRecord
     from ims_producer.checks import Check
 
@@ -26,28 +23,18 @@ class Exit(IntEnum):
     INTERRUPTED = 130
 
 
-# Of several imports the first of these codes counts.
-_WORST_FIRST = (Exit.FAILED, Exit.UNCERTAIN, Exit.CREDENTIALS, Exit.STILL_TRACKED)
-
-
 def exit_code_of(*records: "ImportRecord") -> Exit:
     """The exit code of a command that waited for these imports and stops waiting now."""
-    codes = {_exit_code(record) for record in records}
-    return next((code for code in _WORST_FIRST if code in codes), Exit.DONE)
-
-
-def _exit_code(record: "ImportRecord") -> Exit:
     from ims_config.records import State
 
-    match record.state:
-        case State.SUCCEEDED:
-            return Exit.DONE
-        case State.FAILED | State.CANCELED:
-            return Exit.FAILED
-        case State.UNCERTAIN if record.needs_a_person:
-            return Exit.UNCERTAIN
-        case _:
-            return Exit.CREDENTIALS if record.credentials_refused else Exit.STILL_TRACKED
+    states = {record.state for record in records}
+    if states & {State.FAILED, State.CANCELED}:
+        return Exit.FAILED
+    if any(record.needs_a_person for record in records):
+        return Exit.UNCERTAIN
+    if any(record.credentials_refused for record in records):
+        return Exit.CREDENTIALS
+    return Exit.DONE if states <= {State.SUCCEEDED} else Exit.STILL_TRACKED
 
 
 def exit_code_of_checks(checks: "Iterable[Check]") -> Exit:
@@ -65,22 +52,14 @@ def stop(code: Exit, *lines: str) -> NoReturn:
     raise SystemExit(int(code))
 
 
-@contextmanager
-def friendly_errors() -> Iterator[None]:
-    """Turn every error that a user can cause or meet into a message and an exit code."""
-    try:
-        yield
-    except Exception as exc:
-        _stop_for(exc)
-        raise
-
-
-def _stop_for(exc: Exception) -> None:
-    """Exit with the code and message of an error; return if it is a defect."""
+def stop_for(exc: Exception) -> None:
+    """Exit with the code and message of an error that users cause or meet; return for a defect."""
     # These imports cost more time than `--help` may take.
     from pydantic import ValidationError
 
     from ims_config.import_request import InvalidRequest
+    from ims_config.settings import PREFIX
+    from ims_config.validation import field_errors
     from ims_ledger import errors as ledger
     from ims_producer.errors import ApiUnavailable, KeyRefused, WorkerRefused, WorkerUnavailable
 
@@ -92,7 +71,9 @@ def _stop_for(exc: Exception) -> None:
         case ledger.NotFound() | ledger.Conflict():
             stop(Exit.USAGE, str(exc))
         case ValidationError():
-            stop(Exit.USAGE, *_invalid_settings(exc))
+            # Values are left out: a setting may be a password.
+            errors = field_errors(exc, show_values=False)
+            stop(Exit.USAGE, *(f"setting {PREFIX}{e.field.upper()}: {e.rule}" for e in errors))
         case KeyRefused():
             stop(Exit.CREDENTIALS, *exc.problems)
         case WorkerRefused():
@@ -103,12 +84,3 @@ def _stop_for(exc: Exception) -> None:
             stop(Exit.UNREACHABLE, str(exc), "run: ims-import doctor --migrate")
         case ledger.LedgerUnavailable():
             stop(Exit.UNREACHABLE, f"ledger: {exc}", "run: ims-import doctor")
-
-
-def _invalid_settings(exc: "ValidationError") -> Iterator[str]:
-    from ims_config.settings import PREFIX
-    from ims_config.validation import field_errors
-
-    # Values are left out: a setting may be a password.
-    for error in field_errors(exc, show_values=False):
-        yield f"setting {PREFIX}{error.field.upper()}: {error.rule}"

@@ -35,7 +35,8 @@ def show(
         result = client.get(import_id)
         history = client.events(import_id) if events else []
     if as_json:
-        render.print_json(result, events=history if events else None)
+        shown = result.model_dump(mode="json")
+        render.print_json(shown | {"events": history} if events else shown)
         return
     render.print_details(result)
     for event in history:
@@ -71,7 +72,7 @@ def list_imports(
     states = [choice(State, text, "--state") for text in state or ()]
     with ims_producer.Client() as client:
         records = client.list(states=states, name=name, cloud=cloud, limit=limit)
-    render.print_list(records, render.import_list, as_json=as_json, empty="No imports found.")
+    render.print_list(records, render.import_row, as_json=as_json, empty="No imports found.")
 
 
 def watch(
@@ -204,10 +205,7 @@ def adopt(
 
     with ims_producer.Client() as client:
         record = client.adopt(job_id, name=name, cloud=cloud).record
-    if as_json:
-        render.print_json(record)
-    else:
-        print(record.id)
+    render.print_result(record, record.id, as_json=as_json)
 
 
 def prune(
@@ -234,7 +232,4 @@ def prune(
 def _print_result(record: "ImportRecord", outcome: str, *, as_json: bool) -> None:
     from ims_producer.cli import render
 
-    if as_json:
-        render.print_json(record)
-    else:
-        print(f"{record.name} ({record.id}): {outcome}")
+    render.print_result(record, f"{record.name} ({record.id}): {outcome}", as_json=as_json)

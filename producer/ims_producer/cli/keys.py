@@ -76,7 +76,7 @@ def list_keys(*, as_json: ArrayAsJson = False) -> None:
         keys = client.keys()
     render.print_list(
         keys,
-        render.key_table,
+        render.key_row,
         as_json=as_json,
         empty="No keys found. Create one: ims-import keys create --help",
     )

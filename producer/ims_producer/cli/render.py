@@ -1,13 +1,13 @@
 """How imports, keys, webhooks and deliveries look on a terminal, in a pipe and as JSON."""
 
 import json
-import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from pydantic import BaseModel
+from pydantic_core import to_jsonable_python
 from rich.console import Console
 from rich.live import Live
 from rich.progress_bar import ProgressBar
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from ims_producer.checks import Check
 
 Item = TypeVar("Item", bound=BaseModel)
+Row = Mapping[str, str | Text | Table]
+"""The cells of a table row by column title."""
 
 BAR_WIDTH: Final = 16
 # Lines in a log report progress in steps of this size.
@@ -52,31 +54,27 @@ def stderr() -> Console:
 # --- printing -------------------------------------------------------------------------------
 
 
-def print_json(model: BaseModel | Sequence[BaseModel], **extra: Sequence[BaseModel] | None) -> None:
-    """A record as an object, several as an array; `extra` adds arrays to an object."""
-    if isinstance(model, BaseModel):
-        added = {name: _dump(items) for name, items in extra.items() if items is not None}
-        print(json.dumps(model.model_dump(mode="json") | added))
+def print_json(value: object) -> None:
+    """Print a value that may contain models and dataclasses."""
+    print(json.dumps(value, default=to_jsonable_python))
+
+
+def print_result(record: BaseModel, text: str, *, as_json: bool) -> None:
+    """Print the changed or created object as JSON, or a text about it."""
+    if as_json:
+        print_json(record)
     else:
-        print(json.dumps(_dump(model)))
-
-
-def _dump(models: Sequence[BaseModel]) -> list[dict[str, object]]:
-    return [model.model_dump(mode="json") for model in models]
+        print(text)
 
 
 def print_list(
-    items: Sequence[Item],
-    table_of: Callable[[Sequence[Item]], Table],
-    *,
-    as_json: bool,
-    empty: str,
+    items: Sequence[Item], row_of: Callable[[Item], Row], *, as_json: bool, empty: str
 ) -> None:
     """A JSON array, a table, or a note on stderr if there is nothing to list."""
     if as_json:
         print_json(items)
     elif items:
-        print_table(table_of(items))
+        print_table(_table([row_of(item) for item in items]))
     else:
         print_note(empty)
 
@@ -137,34 +135,33 @@ def print_check(check: "Check") -> None:
 def progress(console: Console) -> Iterator[OnProgress]:
     """A callback that shows imports: in a live table on a terminal, otherwise in lines."""
     if not console.is_terminal:
-        yield ProgressLines(console).show
+        yield _progress_lines(console)
         return
     # The live table disappears at the end; the caller prints the outcome.
     with Live(console=console, auto_refresh=False, transient=True) as live:
 
         def show(records: Sequence[ImportRecord]) -> None:
             if records:
-                live.update(import_table(records, bars=True), refresh=True)
+                rows = [_row(record, _bar(record)) for record in records]
+                live.update(_table(rows), refresh=True)
 
         yield show
 
 
-class ProgressLines:
-    """Prints a line whenever an import changes, for logs and pipes."""
+def _progress_lines(console: Console) -> OnProgress:
+    """A callback that prints a line whenever an import changes, for logs and pipes."""
+    printed: dict[str, str] = {}
 
-    def __init__(self, console: Console) -> None:
-        self._console = console
-        self._printed: dict[str, str] = {}
-
-    def show(self, records: Sequence[ImportRecord]) -> None:
+    def show(records: Sequence[ImportRecord]) -> None:
         for record in records:
-            if record.state.terminal and len(records) == 1:
-                # The caller prints the outcome next.
-                continue
             line = f"{record.name}: {progress_text(record)}"
-            if self._printed.get(record.id) != line:
-                self._printed[record.id] = line
-                print_line(self._console, line)
+            # The caller prints the outcome of a single import next.
+            outcome_follows = record.state.terminal and len(records) == 1
+            if printed.get(record.id) != line and not outcome_follows:
+                printed[record.id] = line
+                print_line(console, line)
+
+    return show
 
 
 def progress_text(record: ImportRecord) -> str:
@@ -180,75 +177,64 @@ def progress_text(record: ImportRecord) -> str:
 # --- tables ---------------------------------------------------------------------------------
 
 
-def import_list(records: Sequence[ImportRecord]) -> Table:
-    return import_table(records, bars=False, ids=True)
+def import_row(record: ImportRecord) -> Row:
+    return {"id": record.id, **_row(record, _percent(record))}
 
 
-def import_table(records: Sequence[ImportRecord], *, bars: bool, ids: bool = False) -> Table:
-    """Imports as rows."""
-    table = _table(*(("id",) if ids else ()), "name", "state", "progress", "age")
-    table.add_column("details", overflow="fold")
-    for record in records:
-        table.add_row(
-            *([Text(record.id)] if ids else []),
-            Text(record.name),
-            Text(str(record.state), style=_STYLES.get(record.state, "cyan")),
-            _bar(record) if bars else Text(_percent(record)),
-            Text(_age(record)),
-            Text(summary(record)),
-        )
-    return table
+def _row(record: ImportRecord, progress: str | Table) -> Row:
+    return {
+        "name": record.name,
+        "state": Text(record.state, style=_STYLES.get(record.state, "cyan")),
+        "progress": progress,
+        "age": _age(record),
+        "details": summary(record),
+    }
 
 
-def key_table(keys: Sequence[ApiKey]) -> Table:
-    """API keys as rows."""
-    table = _table("id", "name", "scopes", "clouds", "created", "expires")
-    for key in keys:
-        expires = "never" if key.expires_at is None else f"{key.expires_at:%Y-%m-%d %H:%M}"
-        table.add_row(
-            key.id,
-            Text(key.name),
-            ", ".join(key.scopes),
-            _or_all(key.clouds),
-            f"{key.created_at:%Y-%m-%d %H:%M}",
-            "revoked" if key.revoked_at else expires,
-        )
-    return table
+def key_row(key: ApiKey) -> Row:
+    expires = "never" if key.expires_at is None else f"{key.expires_at:%Y-%m-%d %H:%M}"
+    return {
+        "id": key.id,
+        "name": key.name,
+        "scopes": ", ".join(key.scopes),
+        "clouds": _or_all(key.clouds),
+        "created": f"{key.created_at:%Y-%m-%d %H:%M}",
+        "expires": "revoked" if key.revoked_at else expires,
+    }
 
 
-def webhook_table(webhooks: Sequence[Webhook]) -> Table:
-    """Webhooks as rows."""
-    table = _table("id", "url", "events", "clouds")
-    for webhook in webhooks:
-        table.add_row(
-            webhook.id, Text(webhook.url), _or_all(webhook.events), _or_all(webhook.clouds)
-        )
-    return table
+def webhook_row(webhook: Webhook) -> Row:
+    return {
+        "id": webhook.id,
+        "url": webhook.url,
+        "events": _or_all(webhook.events),
+        "clouds": _or_all(webhook.clouds),
+    }
 
 
-def delivery_table(deliveries: Sequence[Delivery]) -> Table:
-    """Deliveries to webhooks as rows."""
-    table = _table(
-        "id", "import", "event", "state", "attempts", "last response", "next", "endpoint"
-    )
-    for delivery in deliveries:
-        table.add_row(
-            delivery.id,
-            delivery.import_id,
-            str(delivery.event),
-            str(delivery.state),
-            str(delivery.attempts),
-            Text(delivery.error or str(delivery.http_status or "")),
-            f"{delivery.next_at:%Y-%m-%d %H:%M:%S}" if delivery.next_at else "",
-            Text(endpoint_of(delivery.url)),
-        )
-    return table
+def delivery_row(delivery: Delivery) -> Row:
+    return {
+        "id": delivery.id,
+        "import": delivery.import_id,
+        "event": delivery.event,
+        "state": delivery.state,
+        "attempts": str(delivery.attempts),
+        "last response": delivery.error or str(delivery.http_status or ""),
+        "next": f"{delivery.next_at:%Y-%m-%d %H:%M:%S}" if delivery.next_at else "",
+        "endpoint": endpoint_of(delivery.url),
+    }
 
 
-def _table(*titles: str) -> Table:
+def _table(rows: Sequence[Row]) -> Table:
+    """At least one row; all rows have the same titles. Only the last column may wrap."""
+    *titles, last = rows[0]
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim", pad_edge=False)
     for title in titles:
         table.add_column(title, no_wrap=True)
+    table.add_column(last, overflow="fold")
+    for row in rows:
+        # Text: a string would be parsed as markup.
+        table.add_row(*(Text(cell) if isinstance(cell, str) else cell for cell in row.values()))
     return table
 
 
@@ -256,23 +242,15 @@ def _or_all(names: Collection[str] | None) -> str:
     return "all" if names is None else ", ".join(names)
 
 
-def _bar(record: ImportRecord) -> Table | Text:
-    if record.state.terminal and record.state is not State.SUCCEEDED:
-        return Text("")
+def _bar(record: ImportRecord) -> Table | str:
     percent = 100.0 if record.state is State.SUCCEEDED else record.progress.percent
-    # Without a percentage from the cloud the bar only pulses.
     active = record.state in (State.RUNNING, State.VERIFYING)
-    if percent is None and not active:
-        return Text("")
-    bar = ProgressBar(
-        total=None if percent is None else 100,
-        completed=percent or 0,
-        width=BAR_WIDTH,
-        pulse=percent is None,
-        animation_time=time.monotonic(),
-    )
+    if record.state in (State.FAILED, State.CANCELED) or (percent is None and not active):
+        return ""
+    # Without a percentage from the cloud there is no total, and the bar only pulses.
+    total = None if percent is None else 100
     cell = Table.grid(padding=(0, 1, 0, 0))
-    cell.add_row(bar, Text(_percent(record)))
+    cell.add_row(ProgressBar(total, percent or 0, width=BAR_WIDTH), Text(_percent(record)))
     return cell
 
 

@@ -52,10 +52,7 @@ def add(
     events = {choice(WebhookEvent, text, "--event") for text in event or ()}
     with ims_producer.Client() as client:
         webhook = client.add_webhook(url, events=events or None, clouds=cloud or None)
-    if as_json:
-        render.print_json(webhook)
-    else:
-        print(webhook.id)
+    render.print_result(webhook, webhook.id, as_json=as_json)
 
 
 @app.command("list")
@@ -67,7 +64,7 @@ def list_webhooks(*, as_json: ArrayAsJson = False) -> None:
         webhooks = client.webhooks()
     render.print_list(
         webhooks,
-        render.webhook_table,
+        render.webhook_row,
         as_json=as_json,
         empty="No webhooks found. Add one: ims-import webhooks add --help",
     )
@@ -142,7 +139,7 @@ def deliveries(
     with ims_producer.Client() as client:
         deliveries = client.deliveries(import_id=import_id, state=only, limit=limit)
     render.print_list(
-        deliveries, render.delivery_table, as_json=as_json, empty="No deliveries found."
+        deliveries, render.delivery_row, as_json=as_json, empty="No deliveries found."
     )
 
 
