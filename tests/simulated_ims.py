@@ -115,11 +115,9 @@ class SimulatedIms(ImsService):
         image = Image(
             id=str(uuid4()),
             project=PROJECT,
-            name=name,
             body=body,
             tags=tags,
             created=self.state.now(),
-            job=None,
         )
         self.state.images[image.id] = image
         return image.id

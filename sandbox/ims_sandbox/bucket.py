@@ -5,9 +5,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
-from werkzeug.serving import make_server
-
 HOST: Final = "127.0.0.1"
 REGION: Final = "eu-de"
 
@@ -22,14 +19,18 @@ class Keys:
 
 def serve(port: int) -> None:
     """Serve until the process ends."""
-    app = DomainDispatcherApplication(create_backend_app)
+    # Imported here, because clients do not need the server.
+    from moto.moto_server import werkzeug_app  # noqa: PLC0415
+    from werkzeug.serving import make_server  # noqa: PLC0415
+
+    app = werkzeug_app.DomainDispatcherApplication(werkzeug_app.create_backend_app)
     server = make_server(HOST, port, app, threaded=True)
     print(f"bucket (a simulation of OBS by moto): http://{HOST}:{server.port}", flush=True)  # noqa: T201  # program output
     server.serve_forever()
 
 
-def client(url: str, keys: Keys) -> Any:
-    """An S3 client that ignores AWS settings of the environment."""
+def client(url: str, keys: Keys, **config: Any) -> Any:
+    """An S3 client that ignores AWS settings of the environment; `config` is botocore's."""
     # Imported here, because boto3 takes a second to import.
     import boto3  # noqa: PLC0415
     from botocore.config import Config  # noqa: PLC0415
@@ -40,7 +41,9 @@ def client(url: str, keys: Keys) -> Any:
         region_name=REGION,
         aws_access_key_id=keys.access_key,
         aws_secret_access_key=keys.secret_key,
-        config=Config(s3={"addressing_style": "path"}, proxies={}, retries={"max_attempts": 3}),
+        config=Config(
+            s3={"addressing_style": "path"}, proxies={}, retries={"max_attempts": 3}, **config
+        ),
     )
 
 

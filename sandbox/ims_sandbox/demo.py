@@ -3,10 +3,9 @@
 import secrets
 import shlex
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import timedelta
 from pathlib import Path
 from threading import Event
 from time import monotonic
@@ -26,13 +25,14 @@ from ims_sandbox.stack import Stack
 BUCKET: Final = "demo-images"
 FOLDER: Final = "uploads"
 JOB_SECONDS: Final = (4.0, 8.0)
-GIVE_UP_AFTER: Final = timedelta(seconds=120)
+GIVE_UP_AFTER_S: Final = 120
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Sample:
     """An image file of the demo, the requested image and the expected result."""
 
+    write: Callable[[Path], Path]
     file: str
     name: str
     os_version: str
@@ -40,24 +40,13 @@ class Sample:
     """The expected error code; None if the import must succeed."""
 
 
+_UBUNTU: Final = "Ubuntu 24.04 server 64bit"
 SAMPLES: Final = (
-    Sample(file="ubuntu-24.04.qcow2", name="ubuntu-24.04", os_version="Ubuntu 24.04 server 64bit"),
-    Sample(file="debian-12.raw", name="debian-12", os_version="Debian GNU/Linux 12.0.0 64bit"),
-    Sample(file="appliance.vmdk", name="appliance", os_version="Other Linux(64 bit)"),
-    Sample(
-        file="broken.qcow2",
-        name="broken",
-        os_version="Ubuntu 24.04 server 64bit",
-        code="IMG.0057",
-    ),
+    Sample(diskimages.write_qcow2, "ubuntu-24.04.qcow2", "ubuntu-24.04", _UBUNTU),
+    Sample(diskimages.write_raw, "debian-12.raw", "debian-12", "Debian GNU/Linux 12.0.0 64bit"),
+    Sample(diskimages.write_vmdk, "appliance.vmdk", "appliance", "Other Linux(64 bit)"),
+    Sample(diskimages.write_broken, "broken.qcow2", "broken", _UBUNTU, code="IMG.0057"),
 )
-_WRITERS: Final = {
-    "ubuntu-24.04.qcow2": diskimages.write_qcow2,
-    "debian-12.raw": diskimages.write_raw,
-    "appliance.vmdk": diskimages.write_vmdk,
-    "broken.qcow2": diskimages.write_broken,
-}
-_STYLES: Final = {State.SUCCEEDED: "green", State.FAILED: "red", State.CANCELED: "red"}
 
 
 def demo() -> int:
@@ -74,9 +63,8 @@ def demo() -> int:
             with Client(stack.settings()) as client:
                 ids = [client.submit(parse_request(body)) for body in _requests(addresses)]
                 console.print("\nSubmitted. The worker now runs the imports:\n")
-                timeout = GIVE_UP_AFTER.total_seconds()
                 with render.progress(console) as show:
-                    records = client.wait_all(ids, timeout=timeout, on_progress=show)
+                    records = client.wait_all(ids, timeout=GIVE_UP_AFTER_S, on_progress=show)
             # Print the result before the stack stops, which takes seconds.
             return _conclude(console, records)
     except ProcessFailed as exc:
@@ -127,7 +115,7 @@ def _put_samples(console: Console, stack: Stack) -> list[str]:
         raise ValueError("the demo needs a bucket")
     folder = stack.folder / "files"
     folder.mkdir()
-    files = [_WRITERS[sample.file](folder / sample.file) for sample in SAMPLES]
+    files = [sample.write(folder / sample.file) for sample in SAMPLES]
     addresses = bucket.fill(stack.s3_url, stack.keys, bucket=BUCKET, files=files, folder=FOLDER)
     console.print("Image files in the bucket")
     for file, address in zip(files, addresses, strict=True):
@@ -158,8 +146,11 @@ def _conclude(console: Console, records: Sequence[ImportRecord]) -> int:
     for record in records:
         for line in render.outcome(record):
             render.print_line(console, f"  {line}")
-    expected = {sample.name: sample.code for sample in SAMPLES}
-    unexpected = [record.name for record in records if not _as_expected(record, expected)]
+    unexpected = [
+        sample.name
+        for record, sample in zip(records, SAMPLES, strict=True)
+        if not _as_expected(record, sample)
+    ]
     if unexpected:
         console.print(f"\n[red]Not as expected: {', '.join(unexpected)}.[/]")
         return 1
@@ -172,11 +163,10 @@ def _conclude(console: Console, records: Sequence[ImportRecord]) -> int:
     return 0
 
 
-def _as_expected(record: ImportRecord, expected: Mapping[str, str | None]) -> bool:
-    code = expected[record.name]
-    if code is None:
-        return record.state is State.SUCCEEDED and record.image_id is not None
-    return record.state is State.FAILED and record.error is not None and record.error.code == code
+def _as_expected(record: ImportRecord, sample: Sample) -> bool:
+    code = record.error.code if record.error else None
+    state = State.FAILED if sample.code else State.SUCCEEDED
+    return (record.state, code) == (state, sample.code)
 
 
 # --- up -------------------------------------------------------------------------------------

@@ -8,39 +8,36 @@ MIB: Final = 1024 * 1024
 GIB: Final = 1024 * MIB
 SECTOR: Final = 512
 
-_QCOW2_CLUSTER_BITS: Final = 16
-_QCOW2_HEADER: Final = ">4sIQIIQIIQQIIQQQQII"
-_QCOW2_HEADER_BYTES: Final = 104
-
-_VMDK_HEADER: Final = "<4sIIQQQQIQQQB4sH"
-_VMDK_GRAIN: Final = 128
-_VMDK_ENTRIES_PER_TABLE: Final = 512
-_VMDK_DESCRIPTOR_AT: Final = 1
-_VMDK_DESCRIPTOR_SECTORS: Final = 20
-
+_VMDK_DESCRIPTOR: Final = """\
+# Disk DescriptorFile
+version=1
+CID=fffffffe
+parentCID=ffffffff
+createType="monolithicSparse"
+RW {sectors} SPARSE "{name}"
+ddb.adapterType = "ide"
+"""
 _BROKEN: Final = b"""<!DOCTYPE html>
 <html><head><title>404 Not Found</title></head>
 <body><h1>Not Found</h1><p>No such file: ubuntu-24.04.qcow2</p></body></html>
 """
 
 
-def write_qcow2(path: Path, *, size: int = GIB) -> Path:
-    """An empty qcow2 (version 3) of `size` bytes."""
-    cluster = 1 << _QCOW2_CLUSTER_BITS
+def write_qcow2(path: Path) -> Path:
+    """An empty qcow2 (version 3) of 1 GiB."""
+    cluster_bits, cluster = 16, 1 << 16
     refcount_table, refcount_block, l1_table = (number * cluster for number in (1, 2, 3))
-    # Each L1 entry points to an L2 cluster of 8-byte entries, each of which maps one cluster.
-    l1_entries = -(-size // (cluster * (cluster // 8)))
     header = struct.pack(
-        _QCOW2_HEADER,
+        ">4sIQIIQIIQQIIQQQQII",
         b"QFI\xfb", 3,          # magic, version
         0, 0,                   # no backing file
-        _QCOW2_CLUSTER_BITS, size,
+        cluster_bits, GIB,
         0,                      # not encrypted
-        l1_entries, l1_table,
+        2, l1_table,            # each L1 entry maps 512 MiB
         refcount_table, 1,      # one cluster of refcount table
         0, 0,                   # no snapshots
         0, 0, 0,                # no features
-        4, _QCOW2_HEADER_BYTES,  # refcounts of 16 bits
+        4, 104,                 # refcounts of 16 bits, size of the header
     )  # fmt: skip
     with path.open("wb") as file:
         file.write(header)
@@ -52,9 +49,9 @@ def write_qcow2(path: Path, *, size: int = GIB) -> Path:
     return path
 
 
-def write_raw(path: Path, *, size: int = 8 * MIB) -> Path:
-    """A sparse raw disk with a partition table and one empty Linux partition."""
-    first = 2048
+def write_raw(path: Path) -> Path:
+    """A sparse raw disk of 8 MiB with a partition table and one empty Linux partition."""
+    size, first = 8 * MIB, 2048
     partition = struct.pack(
         "<B3sB3sII", 0x80, b"\xfe\xff\xff", 0x83, b"\xfe\xff\xff", first, size // SECTOR - first
     )
@@ -67,53 +64,24 @@ def write_raw(path: Path, *, size: int = 8 * MIB) -> Path:
     return path
 
 
-def write_vmdk(path: Path, *, size: int = GIB) -> Path:
-    """An empty vmdk (monolithicSparse) of `size` bytes."""
-    sectors = size // SECTOR
-    tables = -(-sectors // (_VMDK_GRAIN * _VMDK_ENTRIES_PER_TABLE))
-    directory_sectors = -(-tables * 4 // SECTOR)
-    table_sectors = _VMDK_ENTRIES_PER_TABLE * 4 // SECTOR
-    spare = _VMDK_DESCRIPTOR_AT + _VMDK_DESCRIPTOR_SECTORS
-    copy = directory_sectors + tables * table_sectors
-    overhead = -(-(spare + 2 * copy) // _VMDK_GRAIN) * _VMDK_GRAIN
+def write_vmdk(path: Path) -> Path:
+    """An empty vmdk (monolithicSparse) of 1 GiB: its directory of grain tables is all zeros."""
+    sectors, descriptor_at, descriptor_sectors = GIB // SECTOR, 1, 20
+    grain = directory = 128
     header = struct.pack(
-        _VMDK_HEADER,
-        b"KDMV", 1, 3,          # magic, version, flags: line-end check and redundant directory
-        sectors, _VMDK_GRAIN,
-        _VMDK_DESCRIPTOR_AT, _VMDK_DESCRIPTOR_SECTORS,
-        _VMDK_ENTRIES_PER_TABLE, spare, spare + copy, overhead,
-        0, b"\n \r\n", 0,   # clean shutdown, line-end check, not compressed
+        "<4sIIQQQQIQQQB4sH",
+        b"KDMV", 1, 1,          # magic, version, flags: line-end check
+        sectors, grain,
+        descriptor_at, descriptor_sectors,
+        512, 0, directory, 2 * grain,  # entries of a table, no second directory, overhead
+        0, b"\n \r\n", 0,      # clean shutdown, line-end check, not compressed
     )  # fmt: skip
     with path.open("wb") as file:
         file.write(header)
-        file.seek(_VMDK_DESCRIPTOR_AT * SECTOR)
-        file.write(_vmdk_descriptor(path.name, sectors))
-        for directory in (spare, spare + copy):
-            file.seek(directory * SECTOR)
-            first = directory + directory_sectors
-            entries = [first + number * table_sectors for number in range(tables)]
-            file.write(struct.pack(f"<{tables}I", *entries))
-        file.truncate(overhead * SECTOR)
+        file.seek(descriptor_at * SECTOR)
+        file.write(_VMDK_DESCRIPTOR.format(sectors=sectors, name=path.name).encode("ascii"))
+        file.truncate(2 * grain * SECTOR)
     return path
-
-
-def _vmdk_descriptor(name: str, sectors: int) -> bytes:
-    return f"""# Disk DescriptorFile
-version=1
-CID=fffffffe
-parentCID=ffffffff
-createType="monolithicSparse"
-
-# Extent description
-RW {sectors} SPARSE "{name}"
-
-# The Disk Data Base
-ddb.virtualHWVersion = "4"
-ddb.geometry.cylinders = "{min(sectors // (16 * 63), 16383)}"
-ddb.geometry.heads = "16"
-ddb.geometry.sectors = "63"
-ddb.adapterType = "ide"
-""".encode("ascii")
 
 
 def write_broken(path: Path) -> Path:

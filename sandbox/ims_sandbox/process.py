@@ -86,16 +86,12 @@ class Process:
     def wait_ready(self, ready: Callable[[], bool]) -> None:
         """Wait until `ready`; raises ProcessFailed with the end of the log."""
         in_time = wait_for(lambda: not self.running or ready(), within=READY_WITHIN)
+        if in_time and self.running:
+            return
+        failure = f"was not ready within {READY_WITHIN.total_seconds():.0f} s"
         if not self.running:
-            raise ProcessFailed(
-                f"{self.name} ended with code {self.process.returncode} before it was ready.\n"
-                f"The end of its log:\n{self.tail()}"
-            )
-        if not in_time:
-            raise ProcessFailed(
-                f"{self.name} was not ready within {READY_WITHIN.total_seconds():.0f} s.\n"
-                f"The end of its log:\n{self.tail()}"
-            )
+            failure = f"ended with code {self.process.returncode} before it was ready"
+        raise ProcessFailed(f"{self.name} {failure}.\nThe end of its log:\n{self.tail()}")
 
     def signal(self, number: signal.Signals) -> None:
         """Signal the whole process group, if it still exists."""

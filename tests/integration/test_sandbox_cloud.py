@@ -9,7 +9,8 @@ import requests
 from keystoneauth1 import session
 from keystoneauth1.identity import v3
 
-from ims_sandbox.cloud import CloudOptions, SandboxCloud
+from ims_sandbox.cloud import CloudOptions, running_cloud
+from ims_sandbox.cloud.server import Server
 
 OPTIONS = CloudOptions(job_seconds=(0.3, 0.4), lock_seconds=60)
 BODY = {"name": "n", "image_url": "images:ok.qcow2", "min_disk": 40}
@@ -19,7 +20,7 @@ CREATE = "/v2/cloudimages/action"
 class Caller:
     """Calls the cloud with a token."""
 
-    def __init__(self, cloud: SandboxCloud) -> None:
+    def __init__(self, cloud: Server) -> None:
         self.url = cloud.url
         self.project = OPTIONS.project_id
         self.token = self.log_in(OPTIONS.password).headers.get("X-Subject-Token", "")
@@ -67,7 +68,7 @@ def until(read: Callable[[], Any], fits: Callable[[Any], bool]) -> Any:
 
 @pytest.fixture
 def cloud() -> Iterator[Caller]:
-    with SandboxCloud(OPTIONS) as cloud:
+    with running_cloud(OPTIONS) as cloud:
         yield Caller(cloud)
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import requests
 
-from ims_sandbox.cloud import CloudOptions, SandboxCloud
+from ims_sandbox.cloud import CloudOptions, running_cloud
 from ims_sandbox.cloud.faults import Kind
 
 DOCS = (Path(__file__).parents[2] / "docs" / "sandbox.md").read_text()
@@ -18,10 +18,8 @@ DOCS = (Path(__file__).parents[2] / "docs" / "sandbox.md").read_text()
 
 @pytest.fixture
 def url() -> Iterator[str]:
-    cloud = SandboxCloud(CloudOptions())
-    cloud.start()
-    yield cloud.url
-    cloud.stop()
+    with running_cloud(CloudOptions()) as cloud:
+        yield cloud.url
 
 
 def test_every_option_and_every_fault_is_explained() -> None:

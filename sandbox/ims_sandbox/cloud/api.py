@@ -3,10 +3,10 @@
 import json
 import re
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any, Final
 from urllib.parse import parse_qs, urlsplit
 
@@ -22,6 +22,7 @@ from ims_sandbox.cloud.faults import (
 from ims_sandbox.cloud.files import Flaw
 from ims_sandbox.cloud.options import Project
 from ims_sandbox.cloud.responses import (
+    NO_CONTENT,
     Refusal,
     Reply,
     admin_error,
@@ -34,6 +35,7 @@ from ims_sandbox.cloud.validation import DATA, QUICK, SYSTEM, Variant, check_cre
 
 DEFAULT_LIMIT: Final = 500
 MOST_IMAGES: Final = 1000
+ADMIN: Final = "admin"
 _FILTERS: Final = frozenset(
     {
         "owner", "name", "id", "tag", "status", "created_at", "limit", "marker", "visibility",
@@ -67,86 +69,71 @@ class Call:
 
     name: str
     method: str
-    path: re.Pattern[str]
-    handle: Callable[..., Reply]
-    counted: bool = True
+    path: str
+    handle: Callable[..., Reply | None]
+    """None means 204."""
 
 
-@dataclass(frozen=True, slots=True)
 class Api:
     """All calls on one cloud state."""
 
-    state: CloudState
-    calls: tuple[Call, ...] = field(init=False)
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "calls", tuple(self._calls()))
+    def __init__(self, state: CloudState) -> None:
+        self.state = state
+        job, image = "(?P<job_id>[^/]+)", "(?P<image_id>[^/]+)"
+        self.calls = (
+            Call("discovery", "GET", "/", self.versions),
+            Call("discovery", "GET", "/v3/?", self.version),
+            Call("token", "POST", "/v3/auth/tokens", self.log_in),
+            Call("create", "POST", SYSTEM.path, partial(self.create, SYSTEM)),
+            Call("create", "POST", DATA.path, partial(self.create, DATA)),
+            Call("create", "POST", QUICK.path, partial(self.create, QUICK)),
+            Call("job", "GET", f"/v1/(?P<project>[^/]+)/jobs/{job}", self.job),
+            Call("job", "GET", f"/v1/cloudimages/job/{job}", self.job_progress),
+            Call("quota", "GET", "/v1/cloudimages/quota", self.quota),
+            Call("list", "GET", "/v2/cloudimages", self.list),
+            Call("image", "GET", f"/v2/images/{image}", self.image),
+            Call("delete", "DELETE", f"/v2/images/{image}", self.delete),
+            Call(ADMIN, "GET", "/admin/books", lambda _: Reply(body=state.report())),
+            Call(ADMIN, "POST", "/admin/faults", self.add_fault),
+            Call(ADMIN, "DELETE", "/admin/faults", lambda _: state.faults.clear()),
+            Call(ADMIN, "POST", "/admin/schedule", lambda r: state.faults.schedule(**r.json())),
+            Call(ADMIN, "POST", "/admin/settings", lambda r: state.change(**r.json())),
+            Call(ADMIN, "GET", "/admin/tokens", self.valid_tokens),
+            Call(ADMIN, "POST", "/admin/revoke-tokens", self.revoke),
+            Call(ADMIN, "POST", "/admin/reset", lambda _: state.reset()),
+        )
 
     def respond(self, request: Request) -> Reply:
         """Handle a request with the fault that is due; raises Dropped for a lost response."""
         try:
             call, arguments = self._find(request.method, request.path)
-            fault = self._next_fault(call, request) if call.counted else None
-            if fault is None:
-                return call.handle(request, **arguments)
-            fail_before(fault)
-            reply = call.handle(replace(request, fault=fault), **arguments)
+            if call.name == ADMIN:
+                return self._administer(call, request)
+            fault = self._next_fault(call, request)
+            if fault is not None:
+                fail_before(fault)
+            reply = call.handle(replace(request, fault=fault), **arguments) or NO_CONTENT
         except Refusal as refusal:
             return refusal.reply
-        return fail_after(fault, reply)
+        return reply if fault is None else fail_after(fault, reply)
 
     def _find(self, method: str, path: str) -> tuple[Call, dict[str, str]]:
         for call in self.calls:
-            if call.method == method and (match := call.path.fullmatch(path)):
+            if call.method == method and (match := re.fullmatch(call.path, path)):
                 return call, match.groupdict()
         raise gateway_error(404, "APIGW.0101", "The API does not exist.")
+
+    def _administer(self, call: Call, request: Request) -> Reply:
+        try:
+            return call.handle(request) or NO_CONTENT
+        except (AttributeError, TypeError, ValueError) as exc:
+            raise admin_error(str(exc)) from exc
 
     def _next_fault(self, call: Call, request: Request) -> Fault | None:
         with self.state.lock:
             self.state.calls[call.name] += 1
         time.sleep(self.state.options.latency_s)
-        try:
-            return self.state.faults.next_for(call.name, request.headers.get(HEADER))
-        except ValueError as exc:
-            raise admin_error(exc) from exc
-
-    def _calls(self) -> list[Call]:
-        def call(name: str, method: str, path: str, handle: Callable[..., Reply]) -> Call:
-            return Call(name, method, re.compile(path), handle, counted=name != "admin")
-
-        jobs = r"(?P<job_id>[^/]+)"
-        image = r"(?P<image_id>[^/]+)"
-        return [
-            call("discovery", "GET", "/", self.versions),
-            call("discovery", "GET", "/v3/?", self.version),
-            call("token", "POST", "/v3/auth/tokens", self.log_in),
-            call("token", "GET", "/v3/auth/tokens", self.verify),
-            call("token", "DELETE", "/v3/auth/tokens", self.log_out),
-            call("create", "POST", SYSTEM.path, self.creates(SYSTEM)),
-            call("create", "POST", DATA.path, self.creates(DATA)),
-            call("create", "POST", QUICK.path, self.creates(QUICK)),
-            call("job", "GET", rf"/v1/(?P<project>[^/]+)/jobs/{jobs}", self.job),
-            call("job", "GET", f"/v1/cloudimages/job/{jobs}", self.job_progress),
-            call("quota", "GET", "/v1/cloudimages/quota", self.quota),
-            call("os-versions", "GET", "/v1/cloudimages/os_version", self.os_versions),
-            call("list", "GET", "/v2/cloudimages", self.list),
-            call("image", "GET", f"/v2/images/{image}", self.image),
-            call("delete", "DELETE", f"/v2/images/{image}", self.delete),
-            call(
-                "list",
-                "POST",
-                "/v2/(?P<project>[^/]+)/images/resource_instances/action",
-                self.list_tagged,
-            ),
-            call("admin", "GET", "/admin/books", lambda _: Reply(body=self.state.report())),
-            call("admin", "POST", "/admin/faults", self.add_fault),
-            call("admin", "DELETE", "/admin/faults", self.clear_faults),
-            call("admin", "POST", "/admin/schedule", self.schedule),
-            call("admin", "POST", "/admin/settings", self.change),
-            call("admin", "GET", "/admin/tokens", self.valid_tokens),
-            call("admin", "POST", "/admin/revoke-tokens", self.revoke),
-            call("admin", "POST", "/admin/reset", self.reset),
-        ]
+        return self.state.faults.next_for(call.name, request.headers.get(HEADER))
 
     # --- IAM --------------------------------------------------------------------------------
 
@@ -171,8 +158,11 @@ class Api:
                     body={"error_msg": "Invalid request body.", "error_code": "IAM.0011"},
                 )
             ) from exc
-        body = self._token(token, request, catalog="nocatalog" not in request.query)
-        return Reply(status=201, body=body, headers={"X-Subject-Token": token.value})
+        return Reply(
+            status=201,
+            body=self._token(token, request),
+            headers={"X-Subject-Token": token.value},
+        )
 
     def _project(self, scope: Mapping[str, object]) -> Project | None:
         return next(
@@ -184,47 +174,34 @@ class Api:
             None,
         )
 
-    def _token(self, token: Token, request: Request, *, catalog: bool) -> dict[str, object]:
+    def _token(self, token: Token, request: Request) -> dict[str, object]:
         options = self.state.options
         domain = {"id": "d0" * 16, "name": options.domain}
         body: dict[str, object] = {
             "methods": ["password"],
-            "issued_at": _micro(token.issued),
-            "expires_at": _micro(token.expires),
+            "issued_at": _time(token.issued, "microseconds"),
+            "expires_at": _time(token.expires, "microseconds"),
             "user": {"id": "a0" * 16, "name": token.project.user, "domain": domain},
             "project": {"id": token.project.id, "name": token.project.name, "domain": domain},
             "roles": [{"id": "0", "name": "te_admin"}],
         }
-        if catalog:
+        if "nocatalog" not in request.query:
             body["catalog"] = [
                 _service("image", "glance", request.url, options.region),
                 _service("object", "objectstorage", options.s3_endpoint or "", options.region),
             ]
         return {"token": body}
 
-    def verify(self, request: Request) -> Reply:
-        token = self.state.token(request.headers.get("X-Subject-Token"))
-        return Reply(body=self._token(token, request, catalog=True))
-
-    def log_out(self, request: Request) -> Reply:
-        token = self.state.token(request.headers.get("X-Subject-Token"))
-        with self.state.lock:
-            del self.state.tokens[token.value]
-        return Reply(status=204)
-
     # --- IMS --------------------------------------------------------------------------------
 
     def _project_id(self, request: Request) -> str:
         return self.state.token(request.headers.get("X-Auth-Token")).project.id
 
-    def creates(self, variant: Variant) -> Callable[[Request], Reply]:
-        def create(request: Request) -> Reply:
-            project = self._project_id(request)
-            body = check_create(variant, request.json())
-            fault = request.fault if request.fault and request.fault.kind.of_jobs else None
-            return Reply(body={"job_id": self.state.create(project, variant, body, fault)})
-
-        return create
+    def create(self, variant: Variant, request: Request) -> Reply:
+        project = self._project_id(request)
+        body = check_create(variant, request.json())
+        fault = request.fault if request.fault and request.fault.kind.of_jobs else None
+        return Reply(body={"job_id": self.state.create(project, variant, body, fault)})
 
     def job(self, request: Request, project: str, job_id: str) -> Reply:
         if self._project_id(request) != project:
@@ -233,9 +210,8 @@ class Api:
         return Reply(body=self._job(job, percent=self.state.options.show_percent))
 
     def job_progress(self, request: Request, job_id: str) -> Reply:
-        return Reply(
-            body=self._job(self.state.job(self._project_id(request), job_id), percent=True)
-        )
+        job = self.state.job(self._project_id(request), job_id)
+        return Reply(body=self._job(job, percent=True))
 
     def _job(self, job: Job, *, percent: bool) -> dict[str, object]:
         now = self.state.now()
@@ -243,19 +219,21 @@ class Api:
         entities: dict[str, object] = {}
         if status in ("RUNNING", "SUCCESS"):
             # IMS reports the image id long before the job succeeds.
-            entities = {"image_name": job.image_name, "image_id": job.image_id}
-        if percent and status in ("RUNNING", "SUCCESS"):
-            entities["process_percent"] = round(job.progress(now), 2) if status == "RUNNING" else 1
+            entities = {"image_name": job.image.name, "image_id": job.image.id}
+            if percent:
+                entities["process_percent"] = round(job.progress(now), 2)
         body: dict[str, object] = {
             "job_id": job.id,
             "job_type": job.type,
-            "begin_time": _milli(job.begun),
-            "end_time": _milli(job.ended_at()) if status in ("SUCCESS", "FAIL") else "",
+            "begin_time": _time(job.begun, "milliseconds"),
+            "end_time": "",
             "status": status,
             "error_code": None,
             "fail_reason": None,
             "entities": entities,
         }
+        if status in ("SUCCESS", "FAIL"):
+            body["end_time"] = _time(job.ended_at(), "milliseconds")
         if flaw is not None:
             body |= _failure(job, flaw)
         return body
@@ -264,9 +242,8 @@ class Api:
         image = self.state.image(self._project_id(request), image_id)
         return Reply(body=self._image(image))
 
-    def delete(self, request: Request, image_id: str) -> Reply:
+    def delete(self, request: Request, image_id: str) -> None:
         self.state.delete(self._project_id(request), image_id)
-        return Reply(status=204)
 
     def list(self, request: Request) -> Reply:
         project = self._project_id(request)
@@ -305,29 +282,6 @@ class Api:
             and _in_period(image.created, query.get("created_at"))
         )
 
-    def list_tagged(self, request: Request, project: str) -> Reply:
-        if self._project_id(request) != project:
-            raise ims_error("IMG.0030", "The project does not match the token.")
-        tags = {tag["key"]: tag["values"] for tag in request.json().get("tags", [])}
-        with self.state.lock:
-            images = [
-                image
-                for image in self.state.images.values()
-                if image.project == project
-                and self.state.listed(image)
-                and all(image.tags.get(key) in values for key, values in tags.items())
-            ]
-        resources = [
-            {
-                "resource_id": image.id,
-                "resource_name": image.name,
-                "resource_detail": {"status": image.status(self.state.now())},
-                "tags": [{"key": key, "value": value} for key, value in image.tags.items()],
-            }
-            for image in images
-        ]
-        return Reply(body={"total_count": len(resources), "resources": resources})
-
     def _image(self, image: Image) -> dict[str, object]:
         now, body = self.state.now(), image.body
         iso = body.get("type") == "IsoImage"
@@ -346,8 +300,8 @@ class Api:
             "min_ram": body.get("min_ram", 0),
             "max_ram": str(body.get("max_ram", "")),
             "protected": False,
-            "created_at": _second(image.created),
-            "updated_at": _second(now),
+            "created_at": _time(image.created, "seconds"),
+            "updated_at": _time(now, "seconds"),
             "tags": [f"{key}={value}" for key, value in image.tags.items()],
             "size": 0,
             "virtual_size": None,
@@ -374,43 +328,16 @@ class Api:
         quota = {"type": "image", "used": used, "quota": self.state.options.quota or MOST_IMAGES}
         return Reply(body={"quotas": {"resources": [quota | {"min": 1, "max": MOST_IMAGES}]}})
 
-    def os_versions(self, request: Request) -> Reply:
-        self._project_id(request)
-        version = {
-            "platform": "Ubuntu",
-            "os_version_key": "Ubuntu 18.04 server 64bit",
-            "os_version": "Ubuntu 18.04 server 64bit",
-            "os_bit": 64,
-            "os_type": "Linux",
-        }
-        return Reply(body=[{"platform": "Ubuntu", "version_list": [version]}])
-
     # --- admin ------------------------------------------------------------------------------
 
-    def add_fault(self, request: Request) -> Reply:
-        with _admin_errors():
-            body = request.json()
-            fault = Fault(**body | {"kind": parse_kind(body.get("kind"))})
-            known = {call.name for call in self.calls if call.counted} | {ANY_CALL}
-            if fault.call not in known:
-                names = ", ".join(sorted(known))
-                raise ValueError(f"call: must be one of {names}; given: {fault.call!r}")
+    def add_fault(self, request: Request) -> None:
+        body = request.json()
+        fault = Fault(**body | {"kind": parse_kind(body.get("kind"))})
+        known = {call.name for call in self.calls} - {ADMIN} | {ANY_CALL}
+        if fault.call not in known:
+            names = ", ".join(sorted(known))
+            raise admin_error(f"call: must be one of {names}; given: {fault.call!r}")
         self.state.faults.add(fault)
-        return Reply(status=204)
-
-    def clear_faults(self, _request: Request) -> Reply:
-        self.state.faults.clear()
-        return Reply(status=204)
-
-    def schedule(self, request: Request) -> Reply:
-        with _admin_errors():
-            self.state.faults.schedule(**request.json())
-        return Reply(status=204)
-
-    def change(self, request: Request) -> Reply:
-        with _admin_errors():
-            self.state.change(**request.json())
-        return Reply(status=204)
 
     def valid_tokens(self, _request: Request) -> Reply:
         """For tests that search logs and databases for leaked tokens."""
@@ -419,19 +346,6 @@ class Api:
 
     def revoke(self, _request: Request) -> Reply:
         return Reply(body={"revoked": self.state.revoke()})
-
-    def reset(self, _request: Request) -> Reply:
-        self.state.reset()
-        return Reply(status=204)
-
-
-@contextmanager
-def _admin_errors() -> Iterator[None]:
-    """Answer 400 with the reason; the simulated IAM and IMS calls never do this."""
-    try:
-        yield
-    except (AttributeError, TypeError, ValueError) as exc:
-        raise admin_error(exc) from exc
 
 
 def parse_address(address: str) -> tuple[str, dict[str, str]]:
@@ -443,7 +357,7 @@ def parse_address(address: str) -> tuple[str, dict[str, str]]:
 
 def _failure(job: Job, flaw: Flaw) -> dict[str, object]:
     """A failed job in one of three shapes; no public sample shows which one OTC uses."""
-    name = {"image_name": job.image_name}
+    name = {"image_name": job.image.name}
     match job.fail_shape:
         case Kind.FAIL_ENTITIES:
             return {"entities": {**name, "error_code": flaw.code, "error": flaw.message}}
@@ -483,17 +397,5 @@ def _service(kind: str, name: str, url: str, region: str) -> dict[str, object]:
     return {"type": kind, "name": name, "id": f"s-{kind}", "endpoints": [endpoint | {"url": url}]}
 
 
-def _at(when: float) -> datetime:
-    return datetime.fromtimestamp(when, UTC)
-
-
-def _micro(when: float) -> str:
-    return f"{_at(when):%Y-%m-%dT%H:%M:%S.%f}Z"
-
-
-def _milli(when: float) -> str:
-    return f"{_micro(when)[:-4]}Z"
-
-
-def _second(when: float) -> str:
-    return f"{_at(when):%Y-%m-%dT%H:%M:%S}Z"
+def _time(when: float, timespec: str) -> str:
+    return f"{datetime.fromtimestamp(when, UTC).replace(tzinfo=None).isoformat(timespec=timespec)}Z"

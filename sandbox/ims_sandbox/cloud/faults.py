@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Final
 
-from ims_sandbox.cloud.responses import Reply, gateway_error, ims_error, unauthorized
+from ims_sandbox.cloud.responses import Reply, admin_error, gateway_error, ims_error, unauthorized
 
 HEADER: Final = "X-Sandbox-Fault"
 ANY_CALL: Final = "*"
@@ -46,11 +46,11 @@ class Kind(StrEnum):
 
 
 def parse_kind(text: str | None) -> Kind:
-    """Raises ValueError that lists all kinds."""
+    """The kind; a refusal that lists all kinds if there is none of this name."""
     try:
         return Kind(text or "")
     except ValueError:
-        raise ValueError(f"kind: must be one of {', '.join(Kind)}; given: {text!r}") from None
+        raise admin_error(f"kind: must be one of {', '.join(Kind)}; given: {text!r}") from None
 
 
 class Dropped(Exception):

@@ -4,6 +4,8 @@ import re
 from dataclasses import dataclass
 from typing import IO, Final
 
+from ims_sandbox.bucket import Keys, client
+
 # Format and virtual size can be read from the beginning of a file.
 _HEADER_BYTES: Final = 4 * 1024 * 1024
 _CHUNK: Final = 64 * 1024
@@ -36,27 +38,14 @@ TOO_LARGE: Final = Flaw("IMG.0059", "The image file is larger than 128 GB.")
 class Bucket:
     """The sandbox's object storage."""
 
-    def __init__(self, endpoint: str, access_key: str, secret_key: str) -> None:
-        import boto3  # noqa: PLC0415  # a third of a second, needed only to check files
-        from botocore.config import Config  # noqa: PLC0415  # as above
-
-        self._s3 = boto3.client(
-            "s3",
-            endpoint_url=endpoint,
-            aws_access_key_id=access_key,
-            aws_secret_access_key=secret_key,
-            region_name="us-east-1",
-            config=Config(
-                connect_timeout=3,
-                read_timeout=10,
-                max_pool_connections=20,
-                s3={"addressing_style": "path"},
-            ),
+    def __init__(self, endpoint: str, keys: Keys) -> None:
+        self._s3 = client(
+            endpoint, keys, connect_timeout=3, read_timeout=10, max_pool_connections=20
         )
 
     def flaw_of(self, image_url: str, min_disk_gib: int) -> Flaw | None:
         """The flaw of a file for a disk of that size; None if IMS accepts it."""
-        from botocore.exceptions import BotoCoreError, ClientError  # noqa: PLC0415  # as above
+        from botocore.exceptions import BotoCoreError, ClientError  # noqa: PLC0415  # takes a third of a second
 
         bucket, _, key = image_url.partition(":")
         try:

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Final
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,6 +21,9 @@ class Reply:
         if self.body is None:
             return b""
         return self.body if isinstance(self.body, bytes) else json.dumps(self.body).encode()
+
+
+NO_CONTENT: Final = Reply(status=204)
 
 
 class Refusal(Exception):
@@ -53,9 +57,9 @@ def gateway_error(
     )
 
 
-def admin_error(exc: Exception) -> Refusal:
+def admin_error(message: str) -> Refusal:
     """The response to an invalid admin request."""
-    return Refusal(Reply(status=400, body={"error": {"message": str(exc)}}))
+    return Refusal(Reply(status=400, body={"error": {"message": message}}))
 
 
 def unauthorized() -> Refusal:

@@ -1,13 +1,13 @@
 """The sandbox cloud as an HTTP server."""
 
-import signal
 import socket
 import sys
 import threading
 import time
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Self
 
 from ims_sandbox.cloud.api import Api, Request, parse_address
 from ims_sandbox.cloud.faults import Dropped
@@ -29,6 +29,10 @@ class Server(ThreadingHTTPServer):
     def url(self) -> str:
         host, port = self.server_address[:2]
         return f"http://{host!s}:{port}"
+
+    def server_close(self) -> None:
+        super().server_close()
+        self.state.close()
 
     def handle_error(
         self, request: socket.socket | tuple[bytes, socket.socket], client_address: object
@@ -85,51 +89,25 @@ class Handler(BaseHTTPRequestHandler):
         """No access log: `/admin/books` reports all calls."""
 
 
-class SandboxCloud:
-    """The cloud in threads of this process: `with SandboxCloud(options) as cloud: cloud.url`."""
-
-    def __init__(self, options: CloudOptions | None = None) -> None:
-        self._server = Server(options or CloudOptions())
-        self._thread = threading.Thread(
-            target=self._server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True
-        )
-
-    @property
-    def url(self) -> str:
-        return self._server.url
-
-    @property
-    def state(self) -> CloudState:
-        return self._server.state
-
-    def start(self) -> None:
-        self._thread.start()
-
-    def stop(self) -> None:
-        self._server.shutdown()
-        self._server.server_close()
-        self._server.state.close()
-        self._thread.join()
-
-    def __enter__(self) -> Self:
-        self.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.stop()
+@contextmanager
+def running_cloud(options: CloudOptions) -> Iterator[Server]:
+    """The cloud in threads of this process; the server's `url` is its address."""
+    with Server(options) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
+        thread.start()
+        try:
+            yield server
+        finally:
+            server.shutdown()
+            thread.join()
 
 
 def serve(options: CloudOptions) -> None:
-    """Run in the foreground until SIGTERM or SIGINT; prints the URL and the login."""
-    cloud = SandboxCloud(options)
-    done = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: done.set())
-    cloud.start()
-    for line in _welcome(options, cloud.url):
-        print(line, flush=True)  # noqa: T201  # program output
-    done.wait()
-    cloud.stop()
+    """Run in the foreground until KeyboardInterrupt; prints the URL and the login."""
+    with Server(options) as server, suppress(KeyboardInterrupt):
+        for line in _welcome(options, server.url):
+            print(line, flush=True)  # noqa: T201  # program output
+        server.serve_forever()
 
 
 def _welcome(options: CloudOptions, url: str) -> list[str]:

@@ -7,13 +7,14 @@ import uuid
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
+from ims_sandbox.bucket import Keys
 from ims_sandbox.cloud.faults import Fault, Faults, Kind
 from ims_sandbox.cloud.files import Bucket, Flaw
-from ims_sandbox.cloud.options import CloudOptions, Project
+from ims_sandbox.cloud.options import CloudOptions, Project, parse_options
 from ims_sandbox.cloud.responses import iam_error, ims_error, unauthorized
 from ims_sandbox.cloud.validation import Variant, tag_pairs
 
@@ -38,10 +39,7 @@ class Job:
 
     id: str
     type: str
-    project: str
-    image_id: str
-    image_name: str
-    import_id: str
+    image: "Image"
     begun: float
     seconds: float
     flaw: "Future[Flaw | None]"
@@ -50,8 +48,7 @@ class Job:
 
     def outcome(self, now: float) -> tuple[str, Flaw | None]:
         """The status and, for FAIL, the reason."""
-        passed = now - self.begun
-        flaw = self.flaw.result() if self.flaw.done() else None
+        passed, flaw = now - self.begun, self._known_flaw()
         if flaw is not None and passed >= self.seconds * _FLAW_SHARE:
             return "FAIL", flaw
         if passed < self.seconds * _INIT_SHARE:
@@ -61,8 +58,10 @@ class Job:
         return "SUCCESS", None
 
     def ended_at(self) -> float:
-        flawed = self.flaw.done() and self.flaw.result() is not None
-        return self.begun + self.seconds * (_FLAW_SHARE if flawed else 1)
+        return self.begun + self.seconds * (_FLAW_SHARE if self._known_flaw() else 1)
+
+    def _known_flaw(self) -> Flaw | None:
+        return self.flaw.result() if self.flaw.done() else None
 
     def progress(self, now: float) -> float:
         return min(max((now - self.begun) / self.seconds, 0.0), 1.0) if self.seconds else 1.0
@@ -72,12 +71,15 @@ class Job:
 class Image:
     id: str
     project: str
-    name: str
     body: dict[str, Any]
     tags: dict[str, str]
     created: float
-    job: Job | None
+    job: Job | None = None
     deleted: bool = False
+
+    @property
+    def name(self) -> str:
+        return str(self.body["name"])
 
     def status(self, now: float) -> str:
         if self.deleted:
@@ -107,16 +109,13 @@ class CloudState:
         options = self.options
         self._random = random.Random(options.seed)  # noqa: S311  # durations, no secrets
         self._file_checks = ThreadPoolExecutor(4, thread_name_prefix="files")
-        self._bucket = options.s3_endpoint and Bucket(
-            options.s3_endpoint, options.s3_access_key, options.s3_secret_key
-        )
+        keys = Keys(access_key=options.s3_access_key, secret_key=options.s3_secret_key)
+        self._bucket = options.s3_endpoint and Bucket(options.s3_endpoint, keys)
 
     def change(self, **options: Any) -> None:
         """Change options; running jobs keep their duration."""
-        if "job_seconds" in options:
-            options["job_seconds"] = tuple(options["job_seconds"])
         with self.lock:
-            self.options = replace(self.options, **options)
+            self.options = parse_options(asdict(self.options) | options)
 
     # --- IAM --------------------------------------------------------------------------------
 
@@ -132,14 +131,14 @@ class CloudState:
             self.calls["logins"] += 1
             token = Token(
                 value="MII" + secrets.token_urlsafe(300),
-                project=project,  # type: ignore[arg-type]  # refused above
+                project=project,
                 issued=now,
                 expires=now + self.options.token_seconds,
             )
             self.tokens[token.value] = token
         return token
 
-    def _refuse_login(self, user: str, now: float) -> None:
+    def _refuse_login(self, user: str, now: float) -> NoReturn:
         self.calls["refused_logins"] += 1
         self._wrong[user] += 1
         if self._wrong[user] >= TRIES:
@@ -169,16 +168,19 @@ class CloudState:
     ) -> str:
         """Create a job and its image; a thread checks the file meanwhile."""
         now = self.now()
-        tags = tag_pairs(body)
         with self.lock:
             self._admit(project, body, now)
-            job = Job(
+            image = Image(
+                id=str(uuid.uuid4()),
+                project=project,
+                body=body,
+                tags=tag_pairs(body),
+                created=now,
+            )
+            image.job = job = Job(
                 id=uuid.uuid4().hex,
                 type=variant.job_type,
-                project=project,
-                image_id=str(uuid.uuid4()),
-                image_name=body["name"],
-                import_id=tags.get("ims-import-id", ""),
+                image=image,
                 begun=now,
                 seconds=self._random.uniform(*self.options.job_seconds),
                 flaw=self._check_file(body, fault),
@@ -186,15 +188,7 @@ class CloudState:
             )
             self.jobs[job.id] = job
             self._running.append(job)
-            self.images[job.image_id] = Image(
-                id=job.image_id,
-                project=project,
-                name=body["name"],
-                body=body,
-                tags=tags,
-                created=now,
-                job=job,
-            )
+            self.images[image.id] = image
             self.calls["creates"] += 1
             self.peak[project] = max(self.peak[project], self.active(project, now))
         return job.id
@@ -231,12 +225,12 @@ class CloudState:
     def active(self, project: str, now: float) -> int:
         # Drop ended jobs here: thousands of them would make each create slower.
         self._running = [job for job in self._running if job.outcome(now)[0] in ("INIT", "RUNNING")]
-        return sum(job.project == project for job in self._running)
+        return sum(job.image.project == project for job in self._running)
 
     def job(self, project: str, job_id: str) -> Job:
         with self.lock:
             job = self.jobs.get(job_id)
-            if job is None or job.project != project:
+            if job is None or job.image.project != project:
                 raise ims_error("IMG.0023", "An exception occurred during the task query.")
             job.polls += 1
         return job
@@ -274,31 +268,10 @@ class CloudState:
                 "calls": dict(self.calls),
                 "faults": dict(self.faults.occurred),
                 "peak_active": dict(self.peak),
-                "jobs": [self._job_report(job, now) for job in self.jobs.values()],
-                "images": [
-                    {
-                        "id": image.id,
-                        "name": image.name,
-                        "project": image.project,
-                        "import_id": image.tags.get("ims-import-id", ""),
-                        "status": image.status(now),
-                    }
-                    for image in self.images.values()
-                ],
+                "jobs": [_job_report(job, now) for job in self.jobs.values()],
+                "images": [_image_report(image, now) for image in self.images.values()],
                 "options": _public(self.options),
             }
-
-    def _job_report(self, job: Job, now: float) -> dict[str, object]:
-        status, _ = job.outcome(now)
-        return {
-            "id": job.id,
-            "project": job.project,
-            "import_id": job.import_id,
-            "image_id": job.image_id,
-            "status": status,
-            "polls": job.polls,
-            "ends_at": datetime.fromtimestamp(job.ended_at(), UTC).isoformat(),
-        }
 
     def reset(self) -> None:
         """Remove all jobs, images, counters and faults; tokens stay valid."""
@@ -310,6 +283,27 @@ class CloudState:
 
     def close(self) -> None:
         self._file_checks.shutdown(wait=False, cancel_futures=True)
+
+
+def _job_report(job: Job, now: float) -> dict[str, object]:
+    return {
+        **_image_report(job.image, now),
+        "id": job.id,
+        "image_id": job.image.id,
+        "status": job.outcome(now)[0],
+        "polls": job.polls,
+        "ends_at": datetime.fromtimestamp(job.ended_at(), UTC).isoformat(),
+    }
+
+
+def _image_report(image: Image, now: float) -> dict[str, object]:
+    return {
+        "id": image.id,
+        "name": image.name,
+        "project": image.project,
+        "import_id": image.tags.get("ims-import-id", ""),
+        "status": image.status(now),
+    }
 
 
 def _public(options: CloudOptions) -> dict[str, object]:
