@@ -6,9 +6,9 @@ Data Disk Image from an External Image File" and "Image Tag Format".
 
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from enum import StrEnum
-from typing import Annotated, Final, Literal, Self
+from typing import Annotated, Any, Final, Literal, Self
 from uuid import UUID
 
 from pydantic import (
@@ -172,6 +172,7 @@ def _cloud(value: str) -> str:
 
 
 ImageName = Annotated[str, BeforeValidator(lambda v: _image_name(v) if isinstance(v, str) else v)]
+CloudName = Annotated[str, AfterValidator(_cloud)]
 Description = Annotated[str, StringConstraints(max_length=1024), AfterValidator(_description)]
 Printable = AfterValidator(_printable)
 ImageUrl = Annotated[
@@ -236,9 +237,7 @@ class ImportRequest(Strict):
     name: ImageName
     image_url: ImageUrl
     min_disk: int
-    cloud: Annotated[str, AfterValidator(_cloud)] | None = Field(
-        None, description="entry of the worker's clouds.yaml"
-    )
+    cloud: CloudName | None = Field(None, description="entry of the worker's clouds.yaml")
     priority: Priority = Field(Priority.NORMAL, description="order among waiting imports")
     description: Description | None = None
     os_type: Literal["Linux", "Windows", "Other"] | None = None
@@ -330,6 +329,12 @@ class ImportRequest(Strict):
         return self.model_dump(mode="json", exclude_defaults=True) | {"kind": str(self.kind)}
 
 
+# The version of the shape in which requests are stored, and for each older version the function
+# that turns its shape into that of the next one. Stored requests outlive the program that wrote
+# them, so a change of shape needs a step here.
+REQUEST_VERSION: Final = 1
+UPGRADES: Final[dict[int, Callable[[dict[str, Any]], dict[str, Any]]]] = {}
+
 # Fields that affect how the import runs, not which image it creates.
 ABOUT_THE_IMPORT: Final = frozenset({"priority", "webhook_url"})
 
@@ -359,6 +364,31 @@ def parse_request(raw: Mapping[str, object], *, strict: bool = False) -> ImportR
         return ImportRequest.model_validate(dict(raw))
     except ValidationError as exc:
         raise InvalidRequest(*field_errors(exc)) from None
+
+
+class Adoption(Strict):
+    """A job that was started elsewhere, to be tracked under this name."""
+
+    name: ImageName
+    cloud: CloudName | None = None
+
+
+def parse_adoption(name: str, cloud: str | None) -> Adoption:
+    """Raises InvalidRequest for an invalid name or cloud."""
+    try:
+        return Adoption(name=name, cloud=cloud)
+    except ValidationError as exc:
+        raise InvalidRequest(*field_errors(exc)) from None
+
+
+def upgrade_request(stored: dict[str, Any], version: int) -> dict[str, Any]:
+    """A stored request of this version in the shape of REQUEST_VERSION.
+
+    The request of a newer program is returned unchanged: only that program knows its rules.
+    """
+    for step in range(version, REQUEST_VERSION):
+        stored = UPGRADES[step](stored)
+    return stored
 
 
 def parse_webhook_url(url: str) -> str:

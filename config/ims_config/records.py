@@ -2,7 +2,7 @@
 
 from datetime import datetime
 from enum import StrEnum
-from typing import Any, Final, Literal
+from typing import Any, Literal
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
@@ -62,8 +62,13 @@ class Scope(StrEnum):
     """All of these, and resolve UNCERTAIN imports."""
 
 
-# Only IMS knows the file of an adopted job.
-ADOPTED_URL: Final = "unknown:adopted"
+class Origin(StrEnum):
+    """How ims-import came to know an import."""
+
+    REQUEST = "request"
+    """From a request, which the record holds."""
+    ADOPTED = "adopted"
+    """From a job that was started elsewhere: kind, file and request are unknown."""
 
 
 class Frozen(BaseModel):
@@ -92,9 +97,13 @@ class Progress(Frozen):
 
 
 class ImportRecord(Frozen):
-    """One import as the ledger stores it. Times are RFC 3339, UTC."""
+    """One import as the ledger stores it. Times are RFC 3339, UTC.
+
+    `kind`, `image_url` and `request` are None only for an adopted import.
+    """
 
     id: str
+    origin: Origin = Origin.REQUEST
     key: str | None = None
     state: State
     reason: str | None = None
@@ -102,9 +111,9 @@ class ImportRecord(Frozen):
     overdue: bool = False
     cloud: str | None = None
     project: str | None = None
-    kind: str
+    kind: str | None = None
     name: str
-    image_url: str
+    image_url: str | None = None
     job_id: str | None = None
     image_id: str | None = None
     progress: Progress = Progress()
@@ -115,18 +124,13 @@ class ImportRecord(Frozen):
     submitted_at: AwareDatetime | None = None
     finished_at: AwareDatetime | None = None
     requested_by: str | None = None
-    request: dict[str, Any]
+    request: dict[str, Any] | None = None
     # Incremented by each transition, for the ledger's compare-and-set.
     version: int = Field(0, exclude=True)
     updated_at: datetime | None = Field(None, exclude=True)
     attempted_at: datetime | None = Field(None, exclude=True)
     priority: int = Field(0, exclude=True)
     cancel: Literal["delete", "leave"] | None = Field(None, exclude=True)
-
-    @property
-    def adopted(self) -> bool:
-        """Whether its job was started elsewhere: there is no request that could be sent again."""
-        return self.image_url == ADOPTED_URL
 
     @property
     def settled(self) -> bool:

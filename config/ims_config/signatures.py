@@ -42,13 +42,12 @@ class ImportRef:
 
     def __repr__(self) -> str:
         """As Celery's events, and with them Flower, show it."""
-        return f"{self.name} from {self.image_url}"
+        return f"{self.name} from {self.image_url}" if self.image_url else self.name
 
 
 def ref_to(record: ImportRecord, generation: int | None = None) -> ImportRef:
-    return ImportRef(
-        id=record.id, name=record.name, image_url=record.image_url, generation=generation
-    )
+    url = record.image_url or ""
+    return ImportRef(id=record.id, name=record.name, image_url=url, generation=generation)
 
 
 def import_flow(app: Celery, record: ImportRecord) -> Signature:

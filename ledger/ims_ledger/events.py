@@ -46,6 +46,6 @@ def append(
 
 def receivers(db: Connection, record: ImportRecord, event: WebhookEvent) -> list[str]:
     """URLs that get this event, without duplicates: the request's own and the registered ones."""
-    own = record.request.get("webhook_url")
+    own = (record.request or {}).get("webhook_url")
     urls = [webhook.url for webhook in registered(db) if webhook.wants(event, record.cloud)]
     return list(dict.fromkeys([own, *urls] if own else urls))

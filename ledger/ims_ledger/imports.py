@@ -8,13 +8,13 @@ from uuid import uuid4
 from sqlalchemy import ColumnElement, Connection, Engine, delete, func, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
-from ims_config.import_request import ImportRequest, parse_request
+from ims_config.import_request import REQUEST_VERSION, ImportRequest, parse_adoption
 from ims_config.records import (
-    ADOPTED_URL,
     TERMINAL,
     Event,
     ImportRecord,
     ImportResult,
+    Origin,
     State,
     WaitsFor,
 )
@@ -23,7 +23,7 @@ from ims_ledger.database import transaction
 from ims_ledger.errors import KeyConflict
 from ims_ledger.events import append
 from ims_ledger.outbox import DeliveryState, deliveries
-from ims_ledger.rows import events, imports, read, record_of
+from ims_ledger.rows import NOT_REQUESTED, events, imports, read, record_of
 
 # Databases limit the number of values in one statement.
 _BATCH: Final = 500
@@ -51,7 +51,18 @@ class Imports:
         The same id, or the same key with an equal request, returns the existing import; the same
         key with another request raises KeyConflict.
         """
-        row = self._new_row(request, import_id or str(uuid4()), key, requested_by)
+        row = self._new_row(
+            id=import_id or str(uuid4()),
+            key=key,
+            state=State.QUEUED,
+            requested_by=requested_by,
+            cloud=request.cloud,
+            kind=request.kind.value,
+            name=request.name,
+            image_url=request.image_url,
+            request=request.as_message(),
+            priority=request.priority.rank,
+        )
         try:
             with transaction(self._engine, write=True) as db:
                 if existing := self._existing(db, row["id"], key):
@@ -75,15 +86,21 @@ class Imports:
 
         Raises InvalidRequest for an invalid name or cloud.
         """
-        key, now = f"job:{job_id}", self._now()
+        job = parse_adoption(name, cloud)
         row = self._new_row(
-            parse_request(
-                {"name": name, "image_url": ADOPTED_URL, "min_disk": 1, "cloud": cloud}
-            ),
-            str(uuid4()), key, by,
-        ) | {"state": State.RUNNING.value, "job_id": job_id, "submitted_at": now}  # fmt: skip
+            id=str(uuid4()),
+            key=f"job:{job_id}",
+            state=State.RUNNING,
+            requested_by=by,
+            cloud=job.cloud,
+            name=job.name,
+            job_id=job_id,
+            submitted_at=self._now(),
+            origin=Origin.ADOPTED.value,
+            **NOT_REQUESTED,
+        )
         with transaction(self._engine, write=True) as db:
-            if existing := self._existing(db, row["id"], key):
+            if existing := self._existing(db, row["id"], row["key"]):
                 return existing, False
             db.execute(insert(imports).values(row))
             record = record_of(row)
@@ -91,28 +108,19 @@ class Imports:
             self._first_event(db, record, State.RUNNING, reason=reason, job_id=job_id)
         return record, True
 
-    def _new_row(
-        self, request: ImportRequest, import_id: str, key: str | None, requested_by: str | None
-    ) -> dict[str, Any]:
+    def _new_row(self, *, state: State, **columns: object) -> dict[str, Any]:
         now = self._now()
         return {
-            "id": import_id,
-            "key": key,
-            "state": State.QUEUED.value,
-            "cloud": request.cloud,
-            "kind": request.kind.value,
-            "name": request.name,
-            "image_url": request.image_url,
-            "request": request.as_message(),
-            "requested_by": requested_by,
-            "priority": request.priority.rank,
+            "state": state.value,
+            "origin": Origin.REQUEST.value,
+            "request_version": REQUEST_VERSION,
             "created_at": now,
             "updated_at": now,
             "overdue": False,
             "attempts": 0,
             "polls": 0,
             "version": 0,
-        }
+        } | columns
 
     def _existing(self, db: Connection, import_id: str, key: str | None) -> ImportRecord | None:
         by_id = imports.c.id == import_id

@@ -1,11 +1,12 @@
 """Rows of the imports table as records."""
 
 from collections.abc import Mapping
-from typing import Final, cast
+from typing import Any, Final, cast
 
 from sqlalchemy import Connection, RowMapping, Table, select
 
-from ims_config.records import ImportRecord, ImportResult
+from ims_config.import_request import upgrade_request
+from ims_config.records import ImportRecord, ImportResult, Origin
 from ims_ledger.errors import NotFound
 from ims_ledger.tables import EventRow, ImportRow
 
@@ -13,12 +14,26 @@ imports: Final = cast("Table", ImportRow.__table__)
 events: Final = cast("Table", EventRow.__table__)
 
 
-def record_of(row: Mapping[str, object] | RowMapping) -> ImportRecord:
-    return ImportRecord.model_validate(dict(row))
+# What an adopted import stores in columns that the first schema made NOT NULL. Workers of
+# version 0.1 recognize it by this URL.
+NOT_REQUESTED: Final[Mapping[str, object]] = {
+    "kind": "system", "image_url": "unknown:adopted", "request": {},
+}  # fmt: skip
 
 
-def result_of(row: Mapping[str, object] | RowMapping) -> ImportResult:
-    return ImportResult.model_validate(dict(row))
+def record_of(row: Mapping[str, Any] | RowMapping) -> ImportRecord:
+    return ImportRecord.model_validate(_fields(row))
+
+
+def result_of(row: Mapping[str, Any] | RowMapping) -> ImportResult:
+    return ImportResult.model_validate(_fields(row))
+
+
+def _fields(row: Mapping[str, Any] | RowMapping) -> dict[str, Any]:
+    fields = dict(row)
+    if fields["origin"] == Origin.ADOPTED:
+        return fields | dict.fromkeys(NOT_REQUESTED)
+    return fields | {"request": upgrade_request(fields["request"], fields["request_version"])}
 
 
 def read(db: Connection, import_id: str) -> ImportResult:

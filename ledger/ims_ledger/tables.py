@@ -87,6 +87,10 @@ class ImportRow(Base):
     cancel: Mapped[str | None] = mapped_column(String(8))
     requested_by: Mapped[str | None] = mapped_column(String(255))
     request: Mapped[dict[str, Any]] = mapped_column(JSON)
+    # A value of ims_config.records.Origin; an adopted import has rows.NOT_REQUESTED.
+    origin: Mapped[str] = mapped_column(String(16), default="request", server_default="request")
+    # The shape of `request`; see ims_config.import_request.upgrade_request.
+    request_version: Mapped[int] = mapped_column(default=1, server_default="1")
     # The Celery signature of the poll with its callbacks, chain, group and chord.
     canvas: Mapped[str | None] = mapped_column(Text)
     version: Mapped[int] = mapped_column(default=0)

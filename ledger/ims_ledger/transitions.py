@@ -7,7 +7,15 @@ from typing import Final, Unpack
 
 from sqlalchemy import ColumnElement, Connection, Engine, Select, func, select, update
 
-from ims_config.records import TERMINAL, ImportRecord, ImportResult, Progress, State, WaitsFor
+from ims_config.records import (
+    TERMINAL,
+    ImportRecord,
+    ImportResult,
+    Origin,
+    Progress,
+    State,
+    WaitsFor,
+)
 from ims_config.webhooks import WebhookEvent, progress_steps
 from ims_ledger import outbox
 from ims_ledger.changes import Changes, as_columns
@@ -216,7 +224,7 @@ class Transitions:
             current = read(db, import_id)
             if current.state not in from_state:
                 raise InvalidState(current, why)
-            if to is State.QUEUED and current.adopted:
+            if to is State.QUEUED and current.origin is Origin.ADOPTED:
                 raise InvalidState(current, "an adopted import has no request to send again")
             return self._move(db, current, to, reason, changes)
 

@@ -13,7 +13,9 @@ import pytest
 from builders import a_request
 from racing import migrate, win_a_move
 
-from ims_config.records import ErrorClass, Failure, ImageFacts, State
+from ims_config import import_request
+from ims_config.import_request import InvalidRequest
+from ims_config.records import ErrorClass, Failure, ImageFacts, Origin, State
 from ims_ledger import (
     ConcurrentTransition,
     Conflict,
@@ -352,6 +354,50 @@ def test_a_ledger_out_of_reach_says_so_without_the_password(
 
     assert "s3cret" not in str(caught.value)
     ledger.close()
+
+
+def test_the_record_of_an_adopted_import_has_no_request(ledger: Ledger) -> None:
+    record, _ = ledger.imports.adopt("job-1", name="by-hand", cloud="prod", by="me")
+
+    assert (record.origin, record.state, record.name) == (Origin.ADOPTED, State.RUNNING, "by-hand")
+    assert (record.request, record.image_url, record.kind) == (None, None, None)
+    assert ledger.imports.get(record.id).request is None
+    assert ledger.imports.page(tag=("team", "a")) == []
+
+
+@pytest.mark.parametrize(("name", "cloud"), [("", None), ("a", "no/such"), ("a\nb", None)])
+def test_an_adopted_import_has_a_valid_name_and_cloud(
+    ledger: Ledger, name: str, cloud: str | None
+) -> None:
+    with pytest.raises(InvalidRequest):
+        ledger.imports.adopt("job-1", name=name, cloud=cloud, by="me")
+
+    assert ledger.imports.page() == []
+
+
+def test_a_request_stored_in_an_older_shape_is_read_in_the_current_one(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The older shape and its upgrade are invented: the first release stores version 1."""
+    old = ledger.imports.record(a_request(min_disk=41))[0]
+    monkeypatch.setattr(import_request, "REQUEST_VERSION", 3)
+    monkeypatch.setattr(
+        import_request,
+        "UPGRADES",
+        {
+            1: lambda stored: stored | {"min_disk": stored["min_disk"] + 1},
+            2: lambda stored: stored | {"description": f"{stored['min_disk']} GB"},
+        },
+    )
+
+    upgraded = ledger.imports.get(old.id).request
+
+    assert upgraded is not None
+    assert (upgraded["min_disk"], upgraded["description"]) == (42, "42 GB")
+
+
+def test_a_request_of_a_newer_version_is_read_unchanged() -> None:
+    assert import_request.upgrade_request({"sizes": [1]}, 99) == {"sizes": [1]}
 
 
 def test_an_adopted_import_cannot_be_sent_again(ledger: Ledger) -> None:

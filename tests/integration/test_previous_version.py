@@ -14,7 +14,7 @@ from redis import Redis
 from running import Running, until
 
 from ims_config.names import DUE_KEY
-from ims_config.records import State, WaitsFor
+from ims_config.records import Origin, State, WaitsFor
 from ims_ledger.ledger import Ledger
 
 DATA: Final = Path(__file__).parents[1] / "data"
@@ -71,6 +71,12 @@ def test_every_record_of_the_previous_version_is_readable(url: str) -> None:
         "failed": "FAILED",
         "canceled": "CANCELED",
     }
+    adopted = records["adopted"]
+    assert (adopted.origin, adopted.request, adopted.image_url, adopted.kind) == (
+        Origin.ADOPTED, None, None, None,
+    )  # fmt: skip
+    assert {record.origin for record in records.values()} == {Origin.ADOPTED, Origin.REQUEST}
+    assert records["queued"].request is not None
     assert records["waiting-slot"].waits_for is WaitsFor.SLOT
     assert records["waiting-credentials"].credentials_refused
     assert all(ledger.imports.events(record.id) for record in records.values())

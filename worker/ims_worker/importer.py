@@ -16,6 +16,7 @@ from ims_config.records import (
     ImageFacts,
     ImportRecord,
     ImportResult,
+    Origin,
     Progress,
     State,
     WaitsFor,
@@ -152,7 +153,7 @@ class Importer:
             return self._canceled(record, "canceled before the request was sent")
         try:
             # Before the intent is written: an invalid request is no lost response.
-            request = parse_request(record.request)
+            request = parse_request(record.request or {})
         except InvalidRequest as exc:
             return self._failed(record, invalid_request(exc))
         try:
@@ -274,7 +275,7 @@ class Importer:
 
     def _job_failed(self, record: ImportRecord, failure: Failure, poll: PollState) -> NextStep:
         retryable = failure.error_class is ErrorClass.RETRY and record.attempts < MAX_ATTEMPTS
-        if not retryable or record.cancel or record.adopted:
+        if not retryable or record.cancel or record.origin is Origin.ADOPTED:
             return self._failed(record, failure, polls=poll.polls)
         reason = f"attempt {record.attempts} of {MAX_ATTEMPTS} failed, {_text(failure)}"
         pause = back_off(record.attempts, first=self.policy.first)
@@ -490,7 +491,12 @@ def _text(failure: Failure) -> str:
 
 
 def _same_source(record: ImportRecord, images: Sequence[ImageFacts]) -> list[ImageFacts]:
-    """Images made from our file (`__data_origin`), except those with the tag of another import."""
+    """Images made from our file (`__data_origin`), except those with the tag of another import.
+
+    The file of an adopted import is unknown.
+    """
+    if record.image_url is None:
+        return []
     origin = f"file,{record.image_url}"
     return [
         image

@@ -14,7 +14,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from ims_config.records import Event, ImportRecord, ImportResult, State
+from ims_config.records import Event, ImportRecord, ImportResult, Origin, State
 from ims_config.webhooks import endpoint_of
 from ims_ledger.api_keys import ApiKey
 from ims_ledger.outbox import Delivery
@@ -314,6 +314,7 @@ def _facts(result: ImportResult) -> Iterator[tuple[str, object]]:
     yield "overdue", late if result.overdue else None
     yield "progress", _percent(result)
     yield "file", result.image_url
+    yield "origin", result.origin if result.origin is Origin.ADOPTED else None
     yield "kind", result.kind
     yield "cloud", result.cloud
     yield "project", result.project

@@ -131,9 +131,10 @@ def _foreign_image(
     return None
 
 
-def _image_fields(request: Mapping[str, object]) -> dict[str, object]:
+def _image_fields(request: Mapping[str, object] | None) -> dict[str, object]:
     """The fields that decide which image is created; the priority, for example, does not."""
-    return {field: value for field, value in request.items() if field not in ABOUT_THE_IMPORT}
+    fields = {} if request is None else request
+    return {field: value for field, value in fields.items() if field not in ABOUT_THE_IMPORT}
 
 
 def _key(manifest: str, fields: Mapping[str, object], number: int) -> str:
