@@ -1,8 +1,8 @@
 """`plan` and `apply`: compare a manifest with the ledger and the clouds, and import the rest."""
 
-import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,7 +10,7 @@ import typer
 
 import ims_producer
 from ims_producer.cli.exit_codes import Exit, exit_code_of, stop
-from ims_producer.cli.options import ArrayAsJson, Timeout
+from ims_producer.cli.options import ArrayAsJson, Timeout, read_text
 
 if TYPE_CHECKING:
     from ims_config.import_request import ImportRequest
@@ -55,10 +55,10 @@ def plan(
     manifest, requests = _read(file)
     with ims_producer.Client() as client:
         items = _plan(client, manifest, requests, offline=offline)
-        _print_items(items, None, as_json=as_json)
+        _print_items(items, _planned, as_json=as_json)
         if prune_plan:
             _print_dropped(client, manifest, requests)
-    raise SystemExit(int(_exit_code(items, {})))
+    raise SystemExit(int(_exit_code(items)))
 
 
 def apply(
@@ -88,9 +88,10 @@ def apply(
         items = list(_submit(client, _plan(client, manifest, requests, offline=offline)))
         if prune_plan:
             _print_dropped(client, manifest, requests)
-        results = _wait(client, items, timeout) if wait else {}
-    _print_items(items, results, as_json=as_json)
-    raise SystemExit(int(_exit_code(items, results)))
+        if wait:
+            items = _wait(client, items, timeout)
+    _print_items(items, _applied, as_json=as_json)
+    raise SystemExit(int(_exit_code(items)))
 
 
 # --- reading and planning -------------------------------------------------------------------
@@ -100,12 +101,8 @@ def _read(file: Path) -> "tuple[Manifest, list[ImportRequest]]":
     from ims_producer.manifest.parsing import InvalidManifest, parse_manifest, requests_of
 
     try:
-        manifest = parse_manifest(sys.stdin.read() if str(file) == "-" else file.read_text())
+        manifest = parse_manifest(read_text(file, str(file)))
         return manifest, requests_of(manifest)
-    except OSError as exc:
-        stop(Exit.USAGE, f"{file}: {exc.strerror}")
-    except UnicodeDecodeError:
-        stop(Exit.USAGE, f"{file}: must be text in UTF-8")
     except InvalidManifest as exc:
         stop(Exit.USAGE, *(f"{file}: {problem}" for problem in exc.problems))
 
@@ -131,14 +128,10 @@ def _images(
         names = [request.name for request in requests if request.cloud == cloud]
         try:
             images[cloud] = client.find_images(cloud, names)
-        except (ApiUnavailable, KeyRefused, WorkerRefused) as exc:
-            reason = str(exc)
-        except WorkerUnavailable as exc:
-            reason = f"{exc} (use --offline to skip this)"
-        else:
-            continue
-        name = cloud or "the default cloud"
-        print(f"note: images of {name} are unknown: {reason}", file=sys.stderr)
+        except (ApiUnavailable, KeyRefused, WorkerRefused, WorkerUnavailable) as exc:
+            hint = " (use --offline to skip this)" if isinstance(exc, WorkerUnavailable) else ""
+            place = cloud or "the default cloud"
+            print(f"note: images of {place} are unknown: {exc}{hint}", file=sys.stderr)
     return images
 
 
@@ -152,6 +145,7 @@ def _submit(client: "Client", items: "Sequence[Item]") -> "Iterator[Item]":
 
     from ims_ledger import InvalidState
     from ims_producer.cli import render
+    from ims_producer.manifest.planning import Step
 
     console = render.stderr()
     for item in track(
@@ -160,7 +154,7 @@ def _submit(client: "Client", items: "Sequence[Item]") -> "Iterator[Item]":
         record = item.record
         if item.key is not None:
             record = client.submit_import(item.request, key=item.key).record
-        elif item.to_do and record is not None:
+        elif item.step is Step.AGAIN and record is not None:
             try:
                 record = client.retry(record.id)
             except InvalidState as exc:
@@ -169,78 +163,72 @@ def _submit(client: "Client", items: "Sequence[Item]") -> "Iterator[Item]":
         yield replace(item, record=record)
 
 
-def _wait(
-    client: "Client", items: "Sequence[Item]", timeout: float | None
-) -> "dict[str, ImportResult]":
+def _wait(client: "Client", items: "Sequence[Item]", timeout: float | None) -> "list[Item]":
+    from dataclasses import replace
+
     from ims_producer.cli import render
 
-    ids = [item.record.id for item in items if item.record]
+    ids = [item.import_id for item in items if item.import_id]
     with render.progress(render.stderr()) as show:
         results = client.wait_all(ids, timeout=timeout, on_progress=show)
-    return {result.id: result for result in results}
+    by_id: dict[str | None, ImportResult] = {result.id: result for result in results}
+    return [replace(item, result=by_id.get(item.import_id)) for item in items]
 
 
-def _exit_code(items: "Sequence[Item]", results: "dict[str, ImportResult]") -> Exit:
+def _exit_code(items: "Sequence[Item]") -> Exit:
     from ims_producer.manifest.planning import Step
 
     if any(item.step is Step.CONFLICT for item in items):
         return Exit.FAILED
-    return exit_code_of(*results.values())
+    return exit_code_of(*(item.result for item in items if item.result))
 
 
 # --- printing -------------------------------------------------------------------------------
 
 
 def _print_items(
-    items: "Sequence[Item]", results: "dict[str, ImportResult] | None", *, as_json: bool
+    items: "Sequence[Item]", fields_of: "Callable[[Item], dict[str, str | None]]", *, as_json: bool
 ) -> None:
+    from ims_producer.cli import render
     from ims_producer.manifest.planning import Step
 
     if as_json:
-        print(
-            json.dumps(
-                [
-                    item.as_json() | ({} if results is None else _state(item, results))
-                    for item in items
-                ]
-            )
-        )
+        render.print_json([fields_of(item) for item in items])
     else:
         for item in items:
-            print(_line(item, results or {}))
-    counts = [(step, sum(item.step is step for item in items)) for step in Step]
-    summary = ", ".join(f"{count} {step}" for step, count in counts if count)
+            outcome = render.outcome_text(item.result) if item.result else item.why
+            place = item.request.name + _where(item.request.cloud)
+            cells = (f"{item.step:<9}", place, item.import_id, outcome)
+            print("  ".join(filter(None, cells)))
+    counts = Counter(item.step for item in items)
+    summary = ", ".join(f"{counts[step]} {step}" for step in Step if step in counts)
     print(f"{len(items)} images: {summary}", file=sys.stderr)
 
 
-def _line(item: "Item", results: "dict[str, ImportResult]") -> str:
-    request, record = item.request, item.record
-    result = results.get(record.id) if record else None
-    cells = [f"{item.step:<9}", request.name + _where(request.cloud)]
-    if record is not None:
-        cells.append(record.id)
-    if result is not None:
-        from ims_producer.cli import render
-
-        cells.append(render.outcome_text(result))
-    elif item.why:
-        cells.append(item.why)
-    return "  ".join(cells)
+def _planned(item: "Item") -> dict[str, str | None]:
+    return {
+        "name": item.request.name,
+        "cloud": item.request.cloud,
+        "step": item.step,
+        "why": item.why or None,
+        "import_id": item.import_id,
+    }
 
 
-def _state(item: "Item", results: "dict[str, ImportResult]") -> dict[str, str | None]:
-    record = item.record
-    result = results.get(record.id) if record else None
-    state = result.state if result else record.state if record else None
-    return {"state": state, "image_id": result.image_id if result else None}
+def _applied(item: "Item") -> dict[str, str | None]:
+    record = item.result or item.record
+    return _planned(item) | {
+        "state": record.state if record else None,
+        "image_id": item.result.image_id if item.result else None,
+    }
 
 
 def _print_dropped(
     client: "Client", manifest: "Manifest", requests: "Sequence[ImportRequest]"
 ) -> None:
-    from ims_producer.manifest.planning import KEY_PREFIX, dropped
+    from ims_producer.manifest.planning import dropped, key_prefix
 
-    records = client.with_keys_from(f"{KEY_PREFIX}{manifest.name}/")
+    records = client.with_keys_from(key_prefix(manifest.name))
     for record in dropped(manifest.name, requests, records):
         print(
             f"dropped   {record.name}{_where(record.cloud)}  the manifest no longer lists image "

@@ -1,6 +1,8 @@
-"""Option types that several commands share, and the parsing of choices."""
+"""Option types that several commands share, and the parsing of choices and files."""
 
+import sys
 from enum import StrEnum
+from pathlib import Path
 from typing import Annotated, TypeVar
 
 import typer
@@ -30,3 +32,13 @@ def choice(kind: type[Choice], text: str, option: str) -> Choice:
     if member is None:
         stop(Exit.USAGE, f"{option} {text}: must be one of {', '.join(kind)}")
     return member
+
+
+def read_text(file: Path, source: str) -> str:
+    """The text of a file, or of stdin for `-`; exits with a message if it cannot be read."""
+    try:
+        return sys.stdin.read() if str(file) == "-" else file.read_text()
+    except OSError as exc:
+        stop(Exit.USAGE, f"{source}: {exc.strerror}")
+    except UnicodeDecodeError:
+        stop(Exit.USAGE, f"{source}: must be text in UTF-8")

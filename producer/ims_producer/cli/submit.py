@@ -2,7 +2,6 @@
 
 import json
 import re
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
@@ -11,10 +10,10 @@ import typer
 
 import ims_producer
 from ims_producer.cli.exit_codes import Exit, exit_code_of, stop
-from ims_producer.cli.options import Cloud, Timeout
+from ims_producer.cli.options import Cloud, Timeout, read_text
 
 if TYPE_CHECKING:
-    from ims_producer.backends.protocol import Submission
+    from ims_config.records import ImportRecord, ImportResult
     from ims_producer.client import Client
 
 # A comma separates fields only if a field name follows; object keys may contain commas.
@@ -44,17 +43,18 @@ def submit(  # typer reads the options from the signature
     description: Annotated[
         str | None, typer.Option(metavar="TEXT", help="Up to 1024 characters.")
     ] = None,
-    tag: Annotated[
-        list[str] | None, typer.Option(metavar="KEY=VALUE", help="Image tag; repeatable, up to 9.")
+    tags: Annotated[
+        list[str] | None,
+        typer.Option("--tag", metavar="KEY=VALUE", help="Image tag; repeatable, up to 9."),
     ] = None,
-    image_type: Annotated[
+    type: Annotated[  # noqa: A002  # the field has this name
         str | None,
         typer.Option(
-            "--type", metavar="TYPE", help="ECS, FusionCompute, BMS, Ironic, IsoImage or DataImage."
+            metavar="TYPE", help="ECS, FusionCompute, BMS, Ironic, IsoImage or DataImage."
         ),
     ] = None,
     architecture: Annotated[str | None, typer.Option(metavar="ARCH", help="x86 or arm.")] = None,
-    firmware: Annotated[
+    hw_firmware_type: Annotated[
         str | None,
         typer.Option("--hw-firmware-type", "--firmware", metavar="TYPE", help="bios or uefi."),
     ] = None,
@@ -77,9 +77,10 @@ def submit(  # typer reads the options from the signature
     enterprise_project_id: Annotated[
         str | None, typer.Option(metavar="ID", help="0 (the default project) or a UUID.")
     ] = None,
-    data_image: Annotated[
+    data_images: Annotated[
         list[str] | None,
         typer.Option(
+            "--data-image",
             metavar="BUCKET:KEY,min_disk=GB[,name=…]",
             help="Data disk to import with the image; repeatable, up to 3.",
         ),
@@ -98,9 +99,11 @@ def submit(  # typer reads the options from the signature
         str | None,
         typer.Option(metavar="WHO", help="low, normal (default) or high: order in the queue."),
     ] = None,
-    webhook: Annotated[
+    webhook_url: Annotated[
         str | None,
-        typer.Option(metavar="URL", help="Receives the events of this import (see webhooks)."),
+        typer.Option(
+            "--webhook", metavar="URL", help="Receives the events of this import (see webhooks)."
+        ),
     ] = None,
     key: Annotated[
         str | None,
@@ -128,23 +131,15 @@ def submit(  # typer reads the options from the signature
       ims-import submit my-bucket:d.vmdk --kind data --name d --min-disk 100
       ims-import submit --file request.json --key build-4711 --json
     """
-    options = {
-        "image_url": image_url, "name": name, "min_disk": min_disk, "kind": kind,
-        "os_version": os_version, "os_type": os_type, "cloud": cloud,
-        "priority": priority, "webhook_url": webhook,
-        "description": description, "tags": tag or None,
-        "type": image_type, "architecture": architecture,
-        "hw_firmware_type": firmware, "min_ram": min_ram, "max_ram": max_ram,
-        "is_config": is_config, "is_config_init": is_config_init,
-        "is_quick_import": is_quick_import, "cmk_id": cmk_id,
-        "enterprise_project_id": enterprise_project_id,
-        "data_images": [_data_image(text) for text in data_image] if data_image else None,
-    }  # fmt: skip
-    fields = {name: value for name, value in options.items() if value is not None}
-
-    from ims_config.import_request import parse_request
+    arguments = locals()
+    from ims_config.import_request import ImportRequest, parse_request
     from ims_producer.cli import render
 
+    # A parameter of this function that is named like a field of a request sets that field.
+    options = {name: arguments[name] for name in ImportRequest.model_fields}
+    fields = {name: value for name, value in options.items() if value not in (None, [])}
+    if data_images:
+        fields["data_images"] = [_data_image(text) for text in data_images]
     request = parse_request(_fields_of(file) | fields)
     for warning in request.warnings():
         render.print_note(f"note: {warning}")
@@ -153,15 +148,22 @@ def submit(  # typer reads the options from the signature
         return
     with ims_producer.Client() as client:
         submission = client.submit_import(request, key=key)
-        if note := _note(submission):
-            render.print_note(note)
+        if not submission.created:
+            render.print_note(f"note: key {key!r} was used before; this is its import")
+        elif not submission.queued:
+            render.print_note(
+                "note: recorded, but the queue is unreachable; a worker will find the import "
+                "(diagnose with: ims-import doctor)"
+            )
+        record: ImportRecord = submission.record
         if not as_json:
-            print(submission.record.id, flush=True)
+            print(record.id, flush=True)
         if wait:
-            code = _wait(client, submission.record.id, timeout, as_json=as_json)
-            raise SystemExit(int(code))
+            record = _wait(client, record.id, timeout)
     if as_json:
-        render.print_json(submission.record)
+        render.print_json(record)
+    if wait:
+        raise SystemExit(int(exit_code_of(record)))
 
 
 def _fields_of(file: Path | None) -> dict[str, object]:
@@ -169,17 +171,14 @@ def _fields_of(file: Path | None) -> dict[str, object]:
         return {}
     from ims_config.strict_yaml import InvalidYaml, parse_yaml
 
+    source = f"--file {file}"
     try:
-        fields: object = parse_yaml(sys.stdin.read() if str(file) == "-" else file.read_text())
-    except OSError as exc:
-        stop(Exit.USAGE, f"--file {file}: {exc.strerror}")
-    except (InvalidYaml, UnicodeDecodeError) as exc:
-        stop(Exit.USAGE, f"--file {file}: must be a JSON or YAML object; {exc}")
+        fields = parse_yaml(read_text(file, source))
+    except InvalidYaml as exc:
+        stop(Exit.USAGE, f"{source}: must be a JSON or YAML object; {exc}")
     if not isinstance(fields, dict):
-        stop(
-            Exit.USAGE,
-            f"--file {file}: must be a JSON or YAML object; given: {type(fields).__name__}",
-        )
+        given = type(fields).__name__
+        stop(Exit.USAGE, f"{source}: must be a JSON or YAML object; given: {given}")
     return fields
 
 
@@ -193,18 +192,7 @@ def _data_image(text: str) -> Mapping[str, object]:
     return data_image
 
 
-def _note(submission: "Submission") -> str | None:
-    if not submission.created:
-        return f"note: key {submission.record.key!r} was used before; this is its import"
-    if not submission.queued:
-        return (
-            "note: recorded, but the queue is unreachable; a worker will find the import "
-            "(diagnose with: ims-import doctor)"
-        )
-    return None
-
-
-def _wait(client: "Client", import_id: str, timeout: float | None, *, as_json: bool) -> Exit:
+def _wait(client: "Client", import_id: str, timeout: float | None) -> "ImportResult":
     from ims_producer.cli import render
 
     with render.progress(render.stderr()) as show:
@@ -214,6 +202,4 @@ def _wait(client: "Client", import_id: str, timeout: float | None, *, as_json: b
         render.print_note(
             f"The import is still tracked. Keep waiting: ims-import watch {import_id}"
         )
-    if as_json:
-        render.print_json(result)
-    return exit_code_of(result)
+    return result

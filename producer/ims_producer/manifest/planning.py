@@ -9,10 +9,9 @@ from enum import StrEnum
 from typing import Final
 
 from ims_config.import_request import ABOUT_THE_IMPORT, ImportRequest
-from ims_config.records import ImportRecord, State
+from ims_config.records import ImportRecord, ImportResult, State
 from ims_config.worker_reports import FoundImage
 
-KEY_PREFIX: Final = "manifest/"
 _USABLE: Final = frozenset({"queued", "saving", "active"})
 _NO_IMAGE: Final = frozenset({State.FAILED, State.CANCELED})
 
@@ -41,21 +40,14 @@ class Item:
     why: str = ""
     record: ImportRecord | None = None
     """The import of this request, if there is one."""
+    result: ImportResult | None = None
+    """That import after a wait."""
     key: str | None = None
     """The idempotency key of the import to submit; None if none is submitted or one is retried."""
 
     @property
-    def to_do(self) -> bool:
-        return self.step in {Step.NEW, Step.CHANGED, Step.AGAIN}
-
-    def as_json(self) -> dict[str, str | None]:
-        return {
-            "name": self.request.name,
-            "cloud": self.request.cloud,
-            "step": str(self.step),
-            "why": self.why or None,
-            "import_id": self.record.id if self.record else None,
-        }
+    def import_id(self) -> str | None:
+        return self.record.id if self.record else None
 
 
 CloudAndName = tuple[str | None, str]
@@ -131,6 +123,11 @@ def _foreign_image(
     return None
 
 
+def key_prefix(manifest: str) -> str:
+    """What the idempotency keys of all imports of a manifest start with."""
+    return f"manifest/{manifest}/"
+
+
 def _image_fields(request: Mapping[str, object] | None) -> dict[str, object]:
     """The fields that decide which image is created; the priority, for example, does not."""
     fields = {} if request is None else request
@@ -140,7 +137,7 @@ def _image_fields(request: Mapping[str, object] | None) -> dict[str, object]:
 def _key(manifest: str, fields: Mapping[str, object], number: int) -> str:
     """Equal for equal plans, so that two people who apply at the same time get one import."""
     text = json.dumps(fields, sort_keys=True)
-    return f"{KEY_PREFIX}{manifest}/{hashlib.sha256(text.encode()).hexdigest()[:32]}/{number}"
+    return f"{key_prefix(manifest)}{hashlib.sha256(text.encode()).hexdigest()[:32]}/{number}"
 
 
 def _difference(record: ImportRecord, fields: Mapping[str, object]) -> str:
@@ -155,7 +152,7 @@ def dropped(
 ) -> list[ImportRecord]:
     """Succeeded imports of a manifest that it no longer lists."""
     listed = [_image_fields(request.as_message()) for request in requests]
-    prefix = f"{KEY_PREFIX}{manifest}/"
+    prefix = key_prefix(manifest)
     return [
         record
         for record in records
