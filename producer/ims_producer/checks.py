@@ -14,7 +14,6 @@ from ims_config.names import CHECK_CLOUD, CHECK_WATCH, QUEUES
 from ims_config.records import ErrorClass
 from ims_config.settings import PREFIX, LedgerSettings
 from ims_config.worker_reports import (
-    BucketRuleReport,
     BucketRulesReport,
     CloudError,
     CloudReport,
@@ -167,15 +166,12 @@ def _check_bucket_rules(celery: Celery) -> Iterator[Check]:
         yield _skipped("watch rules", f"no worker answered ({type(exc).__name__})")
         return
     for rule in reply.report.rules if reply.report else ():
-        yield _bucket_rule(rule)
-
-
-def _bucket_rule(report: BucketRuleReport) -> Check:
-    name = f"watch rule {report.rule}" if report.rule else "watch rules"
-    if report.problem is None:
-        return _passed(name, f"{report.location} can be listed")
-    fix = f"Correct {PREFIX}WATCH_FILE or {PREFIX}OBS_… of the workers."
-    return _failed(name, report.problem, fix)
+        name = f"watch rule {rule.rule}" if rule.rule else "watch rules"
+        if rule.problem is None:
+            yield _passed(name, f"{rule.location} can be listed")
+        else:
+            fix = f"Correct {PREFIX}WATCH_FILE or {PREFIX}OBS_… of the workers."
+            yield _failed(name, rule.problem, fix)
 
 
 def _check_cloud(celery: Celery, name: str, cloud: str | None) -> Iterator[Check]:

@@ -52,7 +52,12 @@ app.command("prune")(imports.prune)
 app.command("doctor")(doctor.doctor)
 app.add_typer(keys.app, name="keys")
 app.add_typer(webhooks.app, name="webhooks")
-processes.add_to(app)
+pass_through = {"allow_extra_args": True, "ignore_unknown_options": True}
+app.command("worker", context_settings=pass_through)(processes.worker)
+app.command("api")(processes.api)
+# These programs print their own help.
+for program in (processes.flower, processes.sandbox, processes.demo):
+    app.command(program.__name__, context_settings=pass_through, add_help_option=False)(program)
 
 
 def _print_version(requested: bool) -> None:  # noqa: FBT001  # the signature that typer calls
@@ -77,15 +82,11 @@ def _common(
     # The log of these three holds the warning.
     logs = context.invoked_subcommand in ("worker", "api", "flower")
     if not logs and not {"-h", "--help"} & {*sys.argv}:
-        _warn_of_unknown_variables()
+        from ims_config.settings import unknown_variables
 
-
-def _warn_of_unknown_variables() -> None:
-    from ims_config.settings import unknown_variables
-
-    for name, closest in unknown_variables(os.environ).items():
-        hint = f"; did you mean {closest}?" if closest else ""
-        print(f"ims-import: warning: {name} is not a setting{hint}", file=sys.stderr)
+        for name, closest in unknown_variables(os.environ).items():
+            hint = f"; did you mean {closest}?" if closest else ""
+            print(f"ims-import: warning: {name} is not a setting{hint}", file=sys.stderr)
 
 
 def run() -> None:

@@ -7,7 +7,7 @@ import typer
 import ims_producer
 from ims_producer.cli.durations import parse_duration
 from ims_producer.cli.exit_codes import Exit, exit_code_of, stop
-from ims_producer.cli.options import ArrayAsJson, ImportId, RecordAsJson, Timeout, choice
+from ims_producer.cli.options import ArrayAsJson, Cloud, ImportId, RecordAsJson, Timeout, choice
 
 if TYPE_CHECKING:
     from ims_config.records import ImportRecord
@@ -190,9 +190,7 @@ def adopt(
     name: Annotated[
         str, typer.Option(metavar="NAME", help="Name of the import in the ledger.")
     ] = "adopted",
-    cloud: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Entry of the worker's clouds.yaml.")
-    ] = None,
+    cloud: Cloud = None,
     as_json: RecordAsJson = False,
 ) -> None:
     """Track an IMS job started elsewhere; prints the import id.

@@ -73,13 +73,12 @@ def list_keys(*, as_json: ArrayAsJson = False) -> None:
     from ims_producer.cli import render
 
     with ims_producer.Client() as client:
-        keys = client.keys()
-    render.print_list(
-        keys,
-        render.key_row,
-        as_json=as_json,
-        empty="No keys found. Create one: ims-import keys create --help",
-    )
+        render.print_list(
+            client.keys(),
+            render.key_row,
+            as_json=as_json,
+            empty="No keys found. Create one: ims-import keys create --help",
+        )
 
 
 @app.command()

@@ -3,6 +3,7 @@
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -139,8 +140,6 @@ def _images(
 
 
 def _submit(client: "Client", items: "Sequence[Item]") -> "Iterator[Item]":
-    from dataclasses import replace
-
     from rich.progress import track
 
     from ims_ledger import InvalidState
@@ -164,8 +163,6 @@ def _submit(client: "Client", items: "Sequence[Item]") -> "Iterator[Item]":
 
 
 def _wait(client: "Client", items: "Sequence[Item]", timeout: float | None) -> "list[Item]":
-    from dataclasses import replace
-
     from ims_producer.cli import render
 
     ids = [item.import_id for item in items if item.import_id]

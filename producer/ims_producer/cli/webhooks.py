@@ -1,16 +1,13 @@
 """`webhooks …`: receivers of events, the secrets that sign them, and their deliveries."""
 
 from contextlib import closing
-from typing import TYPE_CHECKING, Annotated, Final
+from typing import Annotated, Final
 
 import typer
 
 import ims_producer
 from ims_producer.cli.exit_codes import Exit, stop
 from ims_producer.cli.options import ArrayAsJson, choice
-
-if TYPE_CHECKING:
-    from ims_producer.client import Client
 
 MAX_DELIVERIES: Final = 200
 
@@ -61,13 +58,12 @@ def list_webhooks(*, as_json: ArrayAsJson = False) -> None:
     from ims_producer.cli import render
 
     with ims_producer.Client() as client:
-        webhooks = client.webhooks()
-    render.print_list(
-        webhooks,
-        render.webhook_row,
-        as_json=as_json,
-        empty="No webhooks found. Add one: ims-import webhooks add --help",
-    )
+        render.print_list(
+            client.webhooks(),
+            render.webhook_row,
+            as_json=as_json,
+            empty="No webhooks found. Add one: ims-import webhooks add --help",
+        )
 
 
 @app.command()
@@ -161,20 +157,18 @@ def resend(
       ims-import webhooks resend msg_0f2c4be0b7a15c0c8d8a3a4f6c1d2e3f
       ims-import webhooks resend --failed
     """
+    from ims_ledger.outbox import DeliveryState
+
     if bool(delivery_id) == failed:
         stop(Exit.USAGE, "resend: use either delivery ids or --failed")
     with ims_producer.Client() as client:
-        ids = _failed(client) if failed else delivery_id or []
+        ids = delivery_id or []
+        if failed:
+            deliveries = client.deliveries(state=DeliveryState.FAILED, limit=MAX_DELIVERIES)
+            # The list is newest first; receivers expect the oldest first.
+            ids = [delivery.id for delivery in reversed(deliveries)]
         for item in ids:
             client.resend(item)
             print(f"delivery {item} will be sent again")
     if not ids:
         typer.echo("No failed deliveries found.", err=True)
-
-
-def _failed(client: "Client") -> list[str]:
-    from ims_ledger.outbox import DeliveryState
-
-    deliveries = client.deliveries(state=DeliveryState.FAILED, limit=MAX_DELIVERIES)
-    # The list is newest first; receivers expect the oldest first.
-    return [delivery.id for delivery in reversed(deliveries)]

@@ -1,12 +1,11 @@
 """Parses manifests: YAML files that list images, with defaults and a matrix, into requests."""
 
 import itertools
-import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Final, Literal
 
-from pydantic import ConfigDict, Field, JsonValue, ValidationError
+from pydantic import ConfigDict, Field, ValidationError
 
 from ims_config.import_request import ImportRequest, InvalidRequest, Strict, parse_request
 from ims_config.strict_yaml import InvalidYaml, parse_yaml
@@ -14,7 +13,6 @@ from ims_config.validation import FieldError, InvalidInput, field_errors
 
 # A matrix multiplies quickly; no project has room for more images.
 MAX_IMAGES: Final = 10_000
-_NESTED: Final = "tags"
 
 Fields = dict[str, object]
 """Fields of a request before validation."""
@@ -65,7 +63,10 @@ def requests_of(manifest: Manifest) -> list[ImportRequest]:
     """All requests of a manifest, in order. Raises InvalidManifest with all problems."""
     requests: list[ImportRequest] = []
     problems: list[str] = []
-    for place, fields in _entries(manifest, problems):
+    for number, (place, fields) in enumerate(_entries(manifest, problems), start=1):
+        if number > MAX_IMAGES:
+            problems.append(f"images: must be at most {MAX_IMAGES} with all matrices")
+            break
         try:
             requests.append(parse_request(fields))
         except InvalidRequest as exc:
@@ -77,7 +78,6 @@ def requests_of(manifest: Manifest) -> list[ImportRequest]:
 
 
 def _entries(manifest: Manifest, problems: list[str]) -> Iterator[tuple[str, Fields]]:
-    count = 0
     for index, image in enumerate(manifest.images):
         fields = _merge(manifest.defaults, image)
         place = f"images[{index}]" + (f" {image['name']!r}" if image.get("name") else "")
@@ -87,19 +87,15 @@ def _entries(manifest: Manifest, problems: list[str]) -> Iterator[tuple[str, Fie
             problems.append(f"{place}: matrix: {exc}")
             continue
         for values in combinations:
-            count += 1
-            if count > MAX_IMAGES:
-                problems.append(f"images: must be at most {MAX_IMAGES} with all matrices")
-                return
             where = "".join(f", {field} {value}" for field, value in values.items())
             yield place + where, fields | values
 
 
 def _merge(defaults: Mapping[str, object], image: Mapping[str, object]) -> Fields:
     merged = {**defaults, **image}
-    default_tags, tags = defaults.get(_NESTED), image.get(_NESTED)
+    default_tags, tags = defaults.get("tags"), image.get("tags")
     if isinstance(default_tags, Mapping) and isinstance(tags, Mapping):
-        merged[_NESTED] = {**default_tags, **tags}
+        merged["tags"] = {**default_tags, **tags}
     return merged
 
 
@@ -124,27 +120,3 @@ def _duplicates(requests: Sequence[ImportRequest]) -> Iterator[str]:
         if count > 1:
             where = f"cloud {cloud}" if cloud else "the default cloud"
             yield f"images: {name!r} occurs {count} times for {where}; names must be unique"
-
-
-def json_schema() -> dict[str, JsonValue]:
-    """The JSON Schema of manifests, for editors."""
-    schema = Manifest.model_json_schema()
-    request = ImportRequest.model_json_schema()
-    schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
-    schema["$defs"] = request.pop("$defs", {})
-    fields = request["properties"] | {
-        "matrix": {
-            "type": "object",
-            "description": "One import for each combination, e.g. cloud: [otc-prod, otc-swiss].",
-            "additionalProperties": {"type": "array", "minItems": 1},
-        }
-    }
-    # No field is mandatory in an entry, because defaults may provide it.
-    entry = {"type": "object", "properties": fields, "additionalProperties": False}
-    schema["$defs"]["Entry"] = entry
-    schema["properties"]["defaults"] |= {"$ref": "#/$defs/Entry"}
-    schema["properties"]["images"]["items"] = {"$ref": "#/$defs/Entry"}
-    for name in ("additionalProperties", "type"):
-        schema["properties"]["defaults"].pop(name, None)
-    copy: dict[str, JsonValue] = json.loads(json.dumps(schema))
-    return copy
