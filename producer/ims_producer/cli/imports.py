@@ -93,12 +93,12 @@ def watch(
       ims-import watch
       ims-import watch 6f2c8f0e-… --timeout 3600
     """
-    from ims_config.records import TERMINAL, State
+    from ims_config.records import State
     from ims_producer.cli import render
 
     with ims_producer.Client() as client:
         if not ids:
-            states = [state for state in State if state not in TERMINAL]
+            states = [state for state in State if not state.terminal]
             ids = [record.id for record in client.list(states=states, limit=MAX_WATCHED)]
         if not ids:
             render.print_note("No import is open.")
@@ -129,15 +129,13 @@ def cancel(
       ims-import cancel 6f2c8f0e-…
       ims-import cancel 6f2c8f0e-… --leave-image
     """
-    from ims_config.records import State
-
     with ims_producer.Client() as client:
         result = client.cancel(import_id, leave_image=leave_image)
     action = "kept" if leave_image else "deleted"
     _print_result(
         result,
         "canceled; no request was sent to IMS"
-        if result.state is State.CANCELED
+        if result.state.terminal
         else f"will be canceled when its job ends; the image is then {action}",
         as_json=as_json,
     )

@@ -97,7 +97,9 @@ def print_details(result: ImportResult) -> None:
     for name, value in _facts(result):
         if value not in (None, ""):
             style = _STYLES.get(value, "") if isinstance(value, State) else ""
-            table.add_row(name, Text(str(value), style=style))
+            time = isinstance(value, datetime)
+            text = f"{value:%Y-%m-%d %H:%M:%S UTC}" if time else str(value)
+            table.add_row(name, Text(text, style=style))
     if stdout().is_terminal:
         stdout().print(table)
     else:
@@ -326,11 +328,7 @@ def _facts(result: ImportResult) -> Iterator[tuple[str, object]]:
     yield "key", result.key
     yield "attempts", result.attempts
     yield "polls", result.polls
-    yield "created", _moment(result.created_at)
-    yield "submitted", _moment(result.submitted_at)
-    yield "finished", _moment(result.finished_at)
+    yield "created", result.created_at
+    yield "submitted", result.submitted_at
+    yield "finished", result.finished_at
     yield "requested by", result.requested_by
-
-
-def _moment(at: datetime | None) -> str | None:
-    return None if at is None else at.strftime("%Y-%m-%d %H:%M:%S UTC")

@@ -13,7 +13,6 @@ from ims_config.records import ImportRecord, ImportResult, State
 from ims_config.worker_reports import FoundImage
 
 _USABLE: Final = frozenset({"queued", "saving", "active"})
-_NO_IMAGE: Final = frozenset({State.FAILED, State.CANCELED})
 
 
 class Step(StrEnum):
@@ -50,9 +49,6 @@ class Item:
         return self.record.id if self.record else None
 
 
-CloudAndName = tuple[str | None, str]
-
-
 def plan(
     manifest: str,
     requests: Iterable[ImportRequest],
@@ -60,7 +56,7 @@ def plan(
     images: Mapping[str | None, Sequence[FoundImage]],
 ) -> list[Item]:
     """Compare requests with the ledger and with the images of the clouds that are in `images`."""
-    imports: defaultdict[CloudAndName, list[ImportRecord]] = defaultdict(list)
+    imports: defaultdict[tuple[str | None, str], list[ImportRecord]] = defaultdict(list)
     for record in sorted(records, key=lambda record: record.created_at):
         imports[record.cloud, record.name].append(record)
     return [
@@ -92,7 +88,7 @@ def _item(
 def _imported_before(
     request: ImportRequest, record: ImportRecord, images: Sequence[FoundImage] | None, key: str
 ) -> Item:
-    if record.state in _NO_IMAGE:
+    if record.state in (State.FAILED, State.CANCELED):
         why = f"its import {record.state}: {record.reason or 'no reason recorded'}"
         return Item(request=request, step=Step.AGAIN, why=why, record=record)
     if record.state is State.SUCCEEDED and images is not None:
@@ -130,8 +126,8 @@ def key_prefix(manifest: str) -> str:
 
 def _image_fields(request: Mapping[str, object] | None) -> dict[str, object]:
     """The fields that decide which image is created; the priority, for example, does not."""
-    fields = {} if request is None else request
-    return {field: value for field, value in fields.items() if field not in ABOUT_THE_IMPORT}
+    fields = (request or {}).items()
+    return {field: value for field, value in fields if field not in ABOUT_THE_IMPORT}
 
 
 def _key(manifest: str, fields: Mapping[str, object], number: int) -> str:
