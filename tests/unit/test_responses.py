@@ -183,6 +183,15 @@ def test_sub_jobs_name_the_system_image_first() -> None:
     ("changes", "code", "message"),
     [
         ({"error_code": "IMG.0057", "fail_reason": "empty"}, "IMG.0057", "empty"),
+        ({"error_code": 57, "fail_reason": "empty"}, "IMG.0057", "empty"),
+        ({"error_code": "0057", "fail_reason": "empty"}, "IMG.0057", "empty"),
+        ({"error_code": "1075", "fail_reason": "file"}, "IMG.1075", "file"),
+        (
+            {"error_code": None, "fail_reason": "failed: img.0058, other region"},
+            "IMG.0058",
+            "failed: img.0058, other region",
+        ),
+        ({"error_code": 0, "fail_reason": "no code"}, "FAIL", "no code"),
         (
             {"entities": {"image_name": "t", "error_code": "IMG.0057", "error": "file error"}},
             "IMG.0057",

@@ -4,6 +4,7 @@ The only module that knows these codes. IMS answers nearly every error with HTTP
 decides; the HTTP status only decides about unknown codes.
 """
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import Enum, auto
@@ -82,6 +83,14 @@ _CREDENTIALS = (
 )
 _CLOUD_ENTRY = "Check the cloud's entry in clouds.yaml."
 _READ_IT = "Read the cloud's message; correct the request and submit it again."
+_REPORT = "ims-import makes no such call; report this as a bug, with the request id."
+_SERVER = "This code is about images of servers and backups. " + _REPORT
+_EXPORT = "This code is about the export of images. " + _REPORT
+_UPDATE = "This code is about changes of an image's properties. " + _REPORT
+_MARKET = "This code is about marketplace images. " + _REPORT
+_REPLICA = "This code is about copies of images in other regions. " + _REPORT
+_SHARE = "Check the project that the image is shared with, and that the image may be shared."
+_TOO_LARGE = "The token may be too large for a header; use a user with fewer roles and projects."
 _THROTTLED = "The cloud throttles requests; retrying automatically."
 
 _IMG: Final = _table(
@@ -92,13 +101,41 @@ _IMG: Final = _table(
         (
             "0004 0054",
             PERMANENT,
-            "Use a description of up to 1024 letters and digits; try without spaces.",
+            "Use a description of up to 1024 letters and digits, without < > and line breaks.",
         ),
         (
             "0009",
             LOOK_FIRST,
             "An image of this name exists; it may be from this import. If not, use another name.",
         ),
+        (
+            (
+                "0005 0006 0008 0011 0012 0019 0020 0022 0029 0033 0063 0111 0119 0120 0126 0127 "
+                "0134 0140 0153 0164 0180 0183 0184 0186 0190 0193 0195 0198"
+            ),
+            PERMANENT,
+            _SERVER,
+        ),
+        ("0133 0165 0182 0185", BLOCKED, _SERVER),
+        ("0010 0032 0110 0132 0136 0137 0139 0176 0181 0188", RETRY, _SERVER),
+        ("0071 0073 0074 0075 0077 0079 0080 0081 0128 0130 0160", PERMANENT, _EXPORT),
+        ("0148", RETRY, "The image is being exported; retrying automatically."),
+        ("0041 0076 0089 0098 0135 0177 0178", PERMANENT, _SHARE),
+        ("0088", BLOCKED, "The quota of shares is exhausted: end a share or raise the quota."),
+        ("0112 0113 0114 0179", RETRY, _RETRIED),
+        ("0096 0189 0196 0197", PERMANENT, _REPLICA),
+        ("0101 0102 0103", BLOCKED, _REPLICA),
+        ("0034 0168 0169 0170 0171 0172 0173 0174 0192", PERMANENT, _UPDATE),
+        ("0035", LOOK_FIRST, _UPDATE),
+        ("0045 0053 0191", RETRY, _RETRIED),
+        ("0083 0084 0085 0125 0162 0163", PERMANENT, _MARKET),
+        (
+            "0021",
+            PERMANENT,
+            "IMS does not know this source; image_url must name an object.",
+        ),
+        ("0031", PERMANENT, _IMAGE),
+        ("0105", PERMANENT, "IMS does not support this call in this region or for this image."),
         ("0014", RETRY, _RETRIED, UNSURE),
         ("0015", BLOCKED, "The private image quota is exhausted: delete images or raise it."),
         ("0016", RETRY, _RETRIED),
@@ -110,14 +147,14 @@ _IMG: Final = _table(
         ("0017 0175", PERMANENT, "Write the file as BUCKET:KEY without spaces."),
         ("0023", RETRY, _RETRIED, JOB_NOT_FOUND),
         ("0024 0117", PERMANENT, "Use type ECS or BMS."),
-        ("0026", BLOCKED, _PERMIT),
-        ("0027 0144", PERMANENT, _IMAGE, IMAGE_NOT_FOUND),
+        ("0026 0161", BLOCKED, _PERMIT),
+        ("0027 0066 0086 0144", PERMANENT, _IMAGE, IMAGE_NOT_FOUND),
         (
             "0028 0047 0092 0094",
             PERMANENT,
             "The image is protected, public or owned by another project; its owner can change it.",
         ),
-        ("0030 0067 0104 0145", PERMANENT, _PROJECT),
+        ("0025 0030 0067 0104 0106 0108 0145", PERMANENT, _PROJECT),
         ("0036 0037 0038 0039 0040", RETRY, _AGENCY),
         ("0046", LOOK_FIRST, "The image is not usable now; ims-import checks its state."),
         ("0055", PERMANENT, "Set min_disk to at least the virtual disk size; check min_ram."),
@@ -133,14 +170,13 @@ _IMG: Final = _table(
         ),
         ("0061", RETRY, _RETRIED, UNSURE),
         ("0064 0065", RETRY, "IMS cannot reach IAM; retrying automatically."),
-        ("0066 0086", PERMANENT, _IMAGE),
         ("0068 0109", PERMANENT, "Correct the bucket name in image_url."),
         (
             "0069",
             BLOCKED,
             "Grant IMS read access to the bucket (bucket policy, Tenant Administrator for OBS).",
         ),
-        ("0070", PERMANENT, "An object of that name already exists in the bucket."),
+        ("0070", LOOK_FIRST, "An object of that name already exists in the bucket."),
         ("0072", PERMANENT, "Use VMDK, VHD, QCOW2, RAW, VHDX, QED, VDI, QCOW, ZVHD2 or ZVHD."),
         ("0087", AUTH, _RENEWED),
         ("0090", RETRY, "IMS is still creating the image; retrying automatically."),
@@ -188,13 +224,13 @@ _IAM: Final = _table(
         ),
         ("0063 0064 0066 0067", AUTH, _RENEWED),
         ("1061", AUTH, "Use a user without login protection: this one needs a one-time code."),
-        ("0002 0003", PERMANENT, _PERMIT),
+        ("0002 0003", BLOCKED, _PERMIT),
         (
             "0080 0082 0083",
-            PERMANENT,
+            BLOCKED,
             "Ask the IAM administrator to enable the user: it may not log in.",
         ),
-        ("0081", PERMANENT, "Grant the user programmatic access: it may only use the console."),
+        ("0081", BLOCKED, "Grant the user programmatic access: it may only use the console."),
         ("0004", PERMANENT, "Check user, domain and project in clouds.yaml: IAM has no such one."),
         ("0005", PERMANENT, "IAM reports a conflict; check the cloud's entry in clouds.yaml."),
         ("0007 0011 0072 0073", PERMANENT, _CLOUD_ENTRY),
@@ -206,11 +242,21 @@ _IAM: Final = _table(
 _APIGW: Final = _table(
     "APIGW",
     [
-        ("0101", PERMANENT, "Check image_endpoint_override: this address has no such API."),
+        (
+            "0101 0103",
+            PERMANENT,
+            "Check image_endpoint_override: this address has no such API.",
+        ),
+        (
+            "0104 0105 0106 0602 0607 0612",
+            PERMANENT,
+            "The API gateway is misconfigured; report it to the cloud's support.",
+        ),
+        ("0303 0311", AUTH, _RENEWED),
         ("0301 0305 0307", AUTH, _RENEWED + " For 0301, check the clock as well."),
-        ("0302 0310 0801 0802", BLOCKED, _PERMIT),
+        ("0302 0304 0306 0310 0401 0402 0404 0501 0502 0801 0802", BLOCKED, _PERMIT),
         ("0308", RETRY, _THROTTLED, TOO_MANY_CALLS),
-        ("0601 0606 0608 0610 0613", RETRY, "API gateway error; retrying automatically."),
+        ("0601 0605 0606 0608 0609 0610 0611 0613 0705", RETRY, _RETRIED),
     ],
 )
 
@@ -219,34 +265,60 @@ _HTTP: Final = _table(
     "HTTP",
     [
         ("401", AUTH, _RENEWED),
-        ("404", PERMANENT, _READ_IT, JOB_NOT_FOUND),
+        ("403", BLOCKED, _PERMIT),
+        ("404", PERMANENT, "Check the endpoint: not IMS but a proxy or another service answered."),
+        ("413 414 431 494", PERMANENT, _TOO_LARGE),
+        (
+            "418",
+            BLOCKED,
+            "A firewall blocks this worker; contact the cloud's support.",
+        ),
         ("408", RETRY, _RETRIED),
         ("429", RETRY, _THROTTLED, TOO_MANY_CALLS),
     ],
 )
 
-# APIGW.0201 is missing on purpose: it comes with six statuses, so the status decides.
 CATALOGUE: Final[Mapping[str, Advice]] = {**_IMG, **_IAM, **_APIGW, **_HTTP}
 
-_BAD_REQUEST: Final = Advice(PERMANENT, _READ_IT)
+# Customers' own gateways and newer services of the vendor write APIG.
+_GATEWAY: Final = re.compile(r"APIGW?\.(?=\d{4}$)", re.IGNORECASE)
+# A code with six statuses, of which the 5xx are no errors of the request.
+_UNLESS_5XX: Final = {"APIGW.0201": Advice(PERMANENT, _TOO_LARGE)}
+_NO_CODE: Final = Advice(PERMANENT, _READ_IT)
+_UNLISTED: Final = Advice(PERMANENT, "ims-import does not know this code. " + _READ_IT)
+_FORBIDDEN: Final = CATALOGUE["HTTP.403"]
 _SERVER_ERROR: Final = Advice(RETRY, "The cloud has an internal error; retrying automatically.")
+_UNLISTED_5XX: Final = Advice(
+    RETRY, "ims-import does not know this code of an internal error; retrying automatically."
+)
 
 
 def advice_for(code: str, http_status: int | None) -> Advice:
-    """The catalogue's advice; for an unknown code, the HTTP status decides."""
-    if advice := CATALOGUE.get(code.upper()):
-        return advice
+    """The catalogue's advice; for an unknown code, the HTTP status decides.
+
+    With status 403 nearly any code is about permissions, which a person can grant.
+    """
+    if advice := CATALOGUE.get(_listed(code)):
+        forbidden = http_status == HTTPStatus.FORBIDDEN and advice.error_class is PERMANENT
+        return _FORBIDDEN if forbidden else advice
+    known, without_code = _UNLESS_5XX.get(_listed(code)), code.startswith("HTTP.")
     if http_status is not None and http_status >= HTTPStatus.INTERNAL_SERVER_ERROR:
-        return _SERVER_ERROR
-    return CATALOGUE.get(f"HTTP.{http_status}", _BAD_REQUEST)
+        return _SERVER_ERROR if without_code or known else _UNLISTED_5XX
+    by_status = CATALOGUE.get(f"HTTP.{http_status}")
+    return known or by_status or (_NO_CODE if without_code else _UNLISTED)
 
 
 def meaning_of(code: str) -> Meaning | None:
     """The special meaning of a code, if it has one."""
-    advice = CATALOGUE.get(code.upper())
+    advice = CATALOGUE.get(_listed(code))
     return advice.meaning if advice else None
 
 
 def from_gateway(code: str) -> bool:
     """Whether the API gateway itself answered, so that IMS never saw the request."""
-    return code.startswith("APIGW.")
+    return _GATEWAY.match(code) is not None
+
+
+def _listed(code: str) -> str:
+    """The code as the catalogue spells it."""
+    return _GATEWAY.sub("APIGW.", code).upper()

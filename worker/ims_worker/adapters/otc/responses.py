@@ -29,7 +29,8 @@ _MESSAGE_KEYS: Final = (
 _REQUEST_ID_KEYS: Final = ("request_id", "requestId")
 _REQUEST_ID_HEADERS: Final = ("x-request-id", "x-openstack-request-id")
 _CODE: Final = re.compile(r"[A-Za-z][\w.\-]{1,63}", re.ASCII)
-_NUMBERED: Final = re.compile(r"(?i:img|iam|apigw)\.\d+", re.ASCII)
+_NUMBERED: Final = re.compile(r"(?i:img|iam|apigw?)\.\d+", re.ASCII)
+_IMS_CODE: Final = re.compile(r"(?i)\bIMG\.\d{4}\b", re.ASCII)
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f]+")
 # Tokens are CMS (`MII…`) or Fernet (`gAAAA…`); no ordinary word has 100 characters.
 _TOKEN: Final = re.compile(r"(?:MII|gAAAA)[\w+/=\-]{16,}|[\w+/=\-]{100,}", re.ASCII)
@@ -229,7 +230,7 @@ def _job_failure(job: JsonObject) -> Failure:
         sub for sub in _sub_jobs(job) if _job_status(str(sub.get("status"))) is JobStatus.FAIL
     ]
     parts = [part for each in (job, *failed_subs) for part in (each, _entities(each))]
-    code = _first_code(parts) or "FAIL"
+    code = _first_code(parts) or _unprefixed_code(parts) or "FAIL"
     advice = advice_for(code, None)
     message = _first_text(parts, _MESSAGE_KEYS)
     error_class = advice.error_class
@@ -242,6 +243,15 @@ def _job_failure(job: JsonObject) -> Failure:
         error_class=error_class,
         hint=advice.hint,
     )
+
+
+def _unprefixed_code(parts: Sequence[JsonObject]) -> str | None:
+    """IMS's code where a job states only its number, or states it in the text of its failure."""
+    for number in (part.get(key) for part in parts for key in _CODE_KEYS):
+        if re.fullmatch(r"[1-9]\d{0,3}|0\d{3}", str(number), re.ASCII):
+            return f"IMG.{int(str(number)):04}"
+    stated = _IMS_CODE.search(_first_text(parts, _MESSAGE_KEYS) or "")
+    return stated[0].upper() if stated else None
 
 
 def _percent(value: object) -> float | None:
