@@ -391,6 +391,17 @@ def upgrade_request(stored: dict[str, Any], version: int) -> dict[str, Any]:
     return stored
 
 
+def parse_stored_request(stored: Mapping[str, object] | None, version: int) -> ImportRequest:
+    """Check the request of a record, stored in this version. Raises InvalidRequest."""
+    if stored is None:
+        raise InvalidRequest(FieldError("request", "an adopted import has no request to send"))
+    if version > REQUEST_VERSION:
+        # It may be valid here and still mean something else.
+        rule = f"has version {version}, and this worker reads up to {REQUEST_VERSION}: update it"
+        raise InvalidRequest(FieldError("request", rule))
+    return parse_request(stored)
+
+
 def parse_webhook_url(url: str) -> str:
     """Return the URL unchanged. Raises InvalidRequest if it breaks a rule."""
     try:

@@ -125,6 +125,8 @@ class ImportRecord(Frozen):
     finished_at: AwareDatetime | None = None
     requested_by: str | None = None
     request: dict[str, Any] | None = None
+    # The version in which the ledger stores the request.
+    request_version: int = Field(1, exclude=True)
     # Incremented by each transition, for the ledger's compare-and-set.
     version: int = Field(0, exclude=True)
     updated_at: datetime | None = Field(None, exclude=True)

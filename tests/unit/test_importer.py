@@ -11,11 +11,12 @@ from builders import a_body
 from fakes import FakeClouds, FakeCooldowns, a_failure, busy, refused
 from ims_client import PROJECT
 from simulated_ims import SimulatedIms
-from sqlalchemy import text
+from sqlalchemy import text, update
 
-from ims_config.import_request import parse_request
+from ims_config.import_request import REQUEST_VERSION, parse_request
 from ims_config.records import ErrorClass, ImportResult, State
 from ims_ledger import InvalidState, Ledger
+from ims_ledger.rows import imports
 from ims_sandbox.cloud.faults import Kind
 from ims_worker.decisions import PollingPolicy
 from ims_worker.errors import LoginRefused, NotSent
@@ -71,6 +72,10 @@ class Scenario:
         with self.ledger._engine.begin() as db:
             sql = "UPDATE imports SET request = json_set(request, :path, :value) WHERE id = :id"
             db.execute(text(sql), changed)
+
+    def change_row(self, column: str, value: object) -> None:
+        with self.ledger._engine.begin() as db:
+            db.execute(update(imports).where(imports.c.id == self.id).values({column: value}))
 
     @property
     def now(self) -> ImportResult:
@@ -283,6 +288,33 @@ def test_a_stored_request_that_is_invalid_now_fails_before_the_intent_is_written
     assert (end.error.error_class, bool(end.error.hint)) == (ErrorClass.PERMANENT, True)
     assert scenario.path() == ["QUEUED", "FAILED"]
     assert (end.attempts, scenario.cloud.creates) == (0, 0)
+
+
+def test_a_request_of_a_newer_version_fails_before_the_intent_is_written(
+    scenario: Scenario,
+) -> None:
+    """It may look valid and mean something else; after the update it can be tried again."""
+    scenario.change_row("request_version", REQUEST_VERSION + 1)
+
+    end = scenario.submit()
+
+    assert end.error is not None
+    assert end.error.code == "REQUEST.invalid"
+    assert end.error.message.startswith(f"request: has version {REQUEST_VERSION + 1}")
+    assert (scenario.path(), scenario.cloud.creates) == (["QUEUED", "FAILED"], 0)
+    assert end.request
+
+
+def test_an_adopted_import_that_version_0_1_queued_again_is_never_sent(
+    scenario: Scenario,
+) -> None:
+    scenario.change_row("origin", "adopted")
+
+    end = scenario.submit()
+
+    assert end.error is not None
+    assert end.error.message == "request: an adopted import has no request to send"
+    assert (scenario.path(), scenario.cloud.creates) == (["QUEUED", "FAILED"], 0)
 
 
 def test_polling_does_not_need_the_request(scenario: Scenario) -> None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Final, Literal, Unpack
 
-from ims_config.import_request import ImportRequest, InvalidRequest, parse_request
+from ims_config.import_request import ImportRequest, InvalidRequest, parse_stored_request
 from ims_config.records import (
     ErrorClass,
     Failure,
@@ -153,7 +153,7 @@ class Importer:
             return self._canceled(record, "canceled before the request was sent")
         try:
             # Before the intent is written: an invalid request is no lost response.
-            request = parse_request(record.request or {})
+            request = parse_stored_request(record.request, record.request_version)
         except InvalidRequest as exc:
             return self._failed(record, invalid_request(exc))
         try:
@@ -491,15 +491,10 @@ def _text(failure: Failure) -> str:
 
 
 def _same_source(record: ImportRecord, images: Sequence[ImageFacts]) -> list[ImageFacts]:
-    """Images made from our file (`__data_origin`), except those with the tag of another import.
-
-    The file of an adopted import is unknown.
-    """
-    if record.image_url is None:
-        return []
-    origin = f"file,{record.image_url}"
+    """Images made from our file (unknown if adopted), except those tagged for another import."""
+    origin = record.image_url and f"file,{record.image_url}"
     return [
         image
         for image in images
-        if image.data_origin == origin and import_id_of(image) in (None, record.id)
+        if origin and image.data_origin == origin and import_id_of(image) in (None, record.id)
     ]
