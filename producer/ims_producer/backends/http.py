@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from functools import cached_property
 from http import HTTPStatus
-from typing import Final, TypeVar
+from typing import Final, TypedDict, TypeVar, Unpack
 from urllib.parse import quote
 
 import requests
@@ -62,6 +62,15 @@ Query = Mapping[str, str | int | Sequence[str] | None]
 Model = TypeVar("Model", bound=BaseModel)
 
 
+class _Content(TypedDict, total=False):
+    """Arguments of `requests.Session.request`."""
+
+    json: Body | None
+    params: Query
+    headers: Mapping[str, str]
+    timeout: tuple[float, float]
+
+
 class HttpBackend:
     """Every method may raise KeyRefused and ApiUnavailable."""
 
@@ -109,7 +118,7 @@ class HttpBackend:
         del requested_by  # The API derives it from its key.
         # Without a key of the caller, a generated one makes retries safe.
         headers = {"Idempotency-Key": key or f"http-{uuid.uuid4()}"}
-        response = self._send("POST", "/v1/imports", body=request.as_message(), headers=headers)
+        response = self._send("POST", "/v1/imports", json=request.as_message(), headers=headers)
         return _submission(response)
 
     def get(self, import_id: str) -> ImportResult:
@@ -117,7 +126,7 @@ class HttpBackend:
 
     def events(self, import_id: str, *, after: int) -> list[Event]:
         path = _path("import", import_id) + "/events"
-        return _parse(Events, self._send("GET", path, query={"after": after})).items
+        return _parse(Events, self._send("GET", path, params={"after": after})).items
 
     def list_imports(
         self, filters: ImportFilter, *, limit: int, before: str | None
@@ -135,7 +144,7 @@ class HttpBackend:
         while len(records) < limit:
             size = min(limit - len(records), PAGE_SIZE)
             query |= {"limit": size, "cursor": cursor}
-            page = _parse(Page, self._send("GET", "/v1/imports", query=query))
+            page = _parse(Page, self._send("GET", "/v1/imports", params=query))
             records += page.items
             cursor = page.next
             if cursor is None:
@@ -149,7 +158,7 @@ class HttpBackend:
         return self._find({"keys_from": prefix})
 
     def _find(self, body: Body) -> list[ImportRecord]:
-        return _parse(FoundImports, self._send("POST", "/v1/imports:find", body=body)).items
+        return _parse(FoundImports, self._send("POST", "/v1/imports:find", json=body)).items
 
     # --- decisions --------------------------------------------------------------------------
 
@@ -172,16 +181,16 @@ class HttpBackend:
 
     def _decide(self, import_id: str, action: str, body: Body | None) -> ImportResult:
         path = f"{_path('import', import_id)}/{action}"
-        return _parse(ImportResult, self._send("POST", path, body=body, repeat=False))
+        return _parse(ImportResult, self._send("POST", path, json=body, repeat=False))
 
     def adopt(self, job_id: str, *, name: str, cloud: str | None, by: str | None) -> Submission:
         del by
         body = {"job_id": job_id, "name": name, "cloud": cloud}
-        return _submission(self._send("POST", "/v1/imports:adopt", body=body))
+        return _submission(self._send("POST", "/v1/imports:adopt", json=body))
 
     def prune(self, *, older_than: timedelta, only_count: bool) -> int:
         body = {"older_than_s": older_than.total_seconds(), "only_count": only_count}
-        response = self._send("POST", "/v1/imports:prune", body=body, repeat=False)
+        response = self._send("POST", "/v1/imports:prune", json=body, repeat=False)
         return _parse(Pruned, response).imports
 
     # --- operations of a worker -------------------------------------------------------------
@@ -205,7 +214,9 @@ class HttpBackend:
     def _execute(self, action: str, body: Body, timeout: float, report: type[Model]) -> Model:
         path = f"/v1/clouds:{action}"
         try:
-            response = self._send("POST", path, body=body, repeat=False, timeout=timeout)
+            response = self._send(
+                "POST", path, json=body, repeat=False, timeout=(CONNECT_S, timeout)
+            )
         except ApiUnavailable as exc:
             if isinstance(exc.__cause__, requests.ReadTimeout):
                 raise WorkerUnavailable(f"no worker answered within {timeout:.0f} s") from exc
@@ -215,7 +226,7 @@ class HttpBackend:
     def notify_object(self, bucket: str, key: str) -> None:
         s3 = {"bucket": {"name": bucket}, "object": {"key": quote(key)}}
         body = {"Records": [{"eventName": "ObjectCreated", "s3": s3}]}
-        self._send("POST", "/v1/events/obs", body=body, repeat=False)
+        self._send("POST", "/v1/events/obs", json=body, repeat=False)
 
     # --- API keys ---------------------------------------------------------------------------
 
@@ -233,7 +244,7 @@ class HttpBackend:
             "clouds": _sorted(clouds),
             "expires_at": _text(expires_at),
         }
-        created = _parse(CreatedKey, self._send("POST", "/v1/keys", body=body, repeat=False))
+        created = _parse(CreatedKey, self._send("POST", "/v1/keys", json=body, repeat=False))
         [key] = [key for key in self.keys() if key.id == created.id]
         return key, created.key
 
@@ -257,21 +268,21 @@ class HttpBackend:
     ) -> Webhook:
         url = parse_webhook_url(url)
         body = {"url": url, "events": _sorted(events), "clouds": _sorted(clouds)}
-        return _parse(Webhook, self._send("POST", "/v1/webhooks", body=body, repeat=False))
+        return _parse(Webhook, self._send("POST", "/v1/webhooks", json=body, repeat=False))
 
     def remove_webhook(self, webhook_id: str) -> None:
         self._send("DELETE", _path("webhook", webhook_id), repeat=False)
 
     def rotate_webhook(self, url: str) -> str:
         body = {"url": parse_webhook_url(url)}
-        response = self._send("POST", "/v1/webhooks:rotate", body=body, repeat=False)
+        response = self._send("POST", "/v1/webhooks:rotate", json=body, repeat=False)
         return _parse(Endpoint, response).endpoint
 
     def deliveries(
         self, *, import_id: str | None, state: DeliveryState | None, limit: int
     ) -> list[Delivery]:
         query = {"import_id": import_id, "state": state, "limit": limit}
-        return _parse(DeliveryList, self._send("GET", "/v1/deliveries", query=query)).items
+        return _parse(DeliveryList, self._send("GET", "/v1/deliveries", params=query)).items
 
     def resend(self, delivery_id: str) -> Delivery:
         path = _path("delivery", delivery_id) + "/resend"
@@ -283,7 +294,7 @@ class HttpBackend:
         self._refuse_migration(migrate=migrate)
         query = {"cloud": [*clouds]}
         try:
-            reports = _parse(Checks, self._send("GET", "/v1/doctor", query=query)).items
+            reports = _parse(Checks, self._send("GET", "/v1/doctor", params=query)).items
         except KeyRefused as exc:
             fix = f"Set {PREFIX}API_KEY to a key with the scope admin: ims-import keys create"
             yield Check(name="api", ok=False, found=str(exc), fix=fix, about="credentials")
@@ -297,7 +308,7 @@ class HttpBackend:
     def check_ledger(self, *, migrate: bool) -> Check:
         self._refuse_migration(migrate=migrate)
         try:
-            response = self._request(self._once, "GET", "/readyz")
+            response = self._request("GET", "/readyz", repeat=False)
             ledger = _parse(Readiness, response).ledger
         except ApiUnavailable as exc:
             return self._unreachable(exc)
@@ -322,47 +333,22 @@ class HttpBackend:
     # --- one request ------------------------------------------------------------------------
 
     def _send(
-        self,
-        method: str,
-        path: str,
-        *,
-        body: Body | None = None,
-        query: Query | None = None,
-        headers: Mapping[str, str] | None = None,
-        repeat: bool = True,
-        timeout: float = RESPONSE_S,
+        self, method: str, path: str, *, repeat: bool = True, **content: Unpack[_Content]
     ) -> requests.Response:
         """Send a request and return the response; raise what the direct backend would."""
-        session = self._retrying if repeat else self._once
-        response = self._request(
-            session, method, path, body=body, query=query, headers=headers, timeout=timeout
-        )
+        response = self._request(method, path, repeat=repeat, **content)
         is_json = response.headers.get("Content-Type", "").startswith("application/json")
         if response.status_code != HTTPStatus.NO_CONTENT and not (response.ok and is_json):
             raise self._error(response)
         return response
 
     def _request(
-        self,
-        session: requests.Session,
-        method: str,
-        path: str,
-        *,
-        body: Body | None = None,
-        query: Query | None = None,
-        headers: Mapping[str, str] | None = None,
-        timeout: float = RESPONSE_S,
+        self, method: str, path: str, *, repeat: bool, **content: Unpack[_Content]
     ) -> requests.Response:
+        session = self._retrying if repeat else self._once
+        content.setdefault("timeout", (CONNECT_S, RESPONSE_S))
         try:
-            return session.request(
-                method,
-                self._url + path,
-                json=body,
-                params=query,
-                headers=headers,
-                timeout=(CONNECT_S, timeout),
-                allow_redirects=False,
-            )
+            return session.request(method, self._url + path, allow_redirects=False, **content)
         except requests.RequestException as exc:
             raise ApiUnavailable(f"API {self._url}: {type(exc).__name__}") from exc
 
@@ -372,9 +358,6 @@ class HttpBackend:
             problem = Problem.model_validate_json(response.content)
         except ValidationError:
             return _not_our_api(response)
-        return self._ledger_error(problem) or self._other_error(problem)
-
-    def _ledger_error(self, problem: Problem) -> Exception | None:
         match problem.code:
             case ProblemCode.KEY_CONFLICT if problem.import_id is not None:
                 return self._key_conflict(problem, problem.import_id)
@@ -385,7 +368,7 @@ class HttpBackend:
             case _ if problem.missing is not None:
                 return NotFound(problem.missing.kind, problem.missing.id)
             case _:
-                return None
+                return self._other_error(problem)
 
     def _key_conflict(self, problem: Problem, import_id: str) -> Exception:
         try:
