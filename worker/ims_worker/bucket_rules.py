@@ -146,10 +146,10 @@ class Rules(Strict):
         return value
 
 
-def parse_rules(text: str) -> Rules:
-    """Parse a rules file. Raises InvalidRules with every broken rule."""
+def parse_rules(text: str, *, filename: str = "") -> Rules:
+    """Parse a rules file; one named `.json` must be JSON. Raises InvalidRules with all problems."""
     try:
-        raw = parse_yaml(text)
+        raw = parse_yaml(text, filename=filename)
     except InvalidYaml as exc:
         raise InvalidRules(str(exc)) from None
     if not isinstance(raw, Mapping):

@@ -102,7 +102,7 @@ def _read(file: Path) -> "tuple[Manifest, list[ImportRequest]]":
     from ims_producer.manifest.parsing import InvalidManifest, parse_manifest, requests_of
 
     try:
-        manifest = parse_manifest(read_text(file, str(file)))
+        manifest = parse_manifest(read_text(file, str(file)), filename=file.name)
         return manifest, requests_of(manifest)
     except InvalidManifest as exc:
         stop(Exit.USAGE, *(f"{file}: {problem}" for problem in exc.problems))

@@ -173,7 +173,7 @@ def _fields_of(file: Path | None) -> dict[str, object]:
 
     source = f"--file {file}"
     try:
-        fields = parse_yaml(read_text(file, source))
+        fields = parse_yaml(read_text(file, source), filename=file.name)
     except InvalidYaml as exc:
         stop(Exit.USAGE, f"{source}: must be a JSON or YAML object; {exc}")
     if not isinstance(fields, dict):

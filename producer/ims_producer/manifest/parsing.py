@@ -43,10 +43,10 @@ class Manifest(Strict):
     )
 
 
-def parse_manifest(text: str) -> Manifest:
-    """A manifest from YAML or JSON. Raises InvalidManifest."""
+def parse_manifest(text: str, *, filename: str = "") -> Manifest:
+    """A manifest from YAML or JSON; a file named `.json` must be JSON. Raises InvalidManifest."""
     try:
-        raw: object = parse_yaml(text)
+        raw: object = parse_yaml(text, filename=filename)
     except InvalidYaml as exc:
         raise InvalidManifest(str(exc)) from None
     if not isinstance(raw, Mapping):

@@ -53,7 +53,7 @@ def read_rules(services: Services) -> Rules | None:
     if file is None:
         return None
     try:
-        return parse_rules(file.read_text())
+        return parse_rules(file.read_text(), filename=file.name)
     except (OSError, UnicodeDecodeError) as exc:
         raise InvalidRules(f"{file}: {exc}") from exc
 
