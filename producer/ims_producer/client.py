@@ -3,10 +3,10 @@
 import builtins
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import Self
+from typing import Self, Unpack
 
 from ims_config.import_request import ImportRequest, parse_request
-from ims_config.records import Event, ImportRecord, ImportResult, Scope, State
+from ims_config.records import Event, ImportRecord, ImportResult, Scope
 from ims_config.settings import ClientSettings
 from ims_config.webhooks import WebhookEvent
 from ims_config.worker_reports import FoundImage, GcReport
@@ -15,7 +15,7 @@ from ims_ledger.outbox import Delivery, DeliveryState
 from ims_ledger.webhook_endpoints import Webhook
 from ims_producer.backends.direct import FIND_S, GC_S, RESUME_S, DirectBackend
 from ims_producer.backends.http import HttpBackend
-from ims_producer.backends.protocol import Backend, ImportFilter, Submission
+from ims_producer.backends.values import ImportFilter, Submission
 from ims_producer.checks import Check
 from ims_producer.waiting import OnProgress, StillTracked, wait_until_settled
 
@@ -30,9 +30,8 @@ class Client:
 
     def __init__(self, settings: ClientSettings | None = None) -> None:
         settings = settings or ClientSettings()
-        self.backend: Backend = (
-            HttpBackend(settings) if settings.api_url else DirectBackend(settings)
-        )
+        # mypy checks every call against both backends.
+        self.backend = HttpBackend(settings) if settings.api_url else DirectBackend(settings)
 
     def close(self) -> None:
         self.backend.close()
@@ -103,29 +102,11 @@ class Client:
         return wait_until_settled(self.get, import_ids, timeout=timeout, on_progress=on_progress)
 
     def list(
-        self,
-        *,
-        states: Collection[State] = (),
-        name: str | None = None,
-        cloud: str | None = None,
-        tag: tuple[str, str] | None = None,
-        created_after: datetime | None = None,
-        created_before: datetime | None = None,
-        limit: int = 50,
-        before: str | None = None,
+        self, *, limit: int = 50, before: str | None = None, **filters: Unpack[ImportFilter]
     ) -> builtins.list[ImportRecord]:
         """Imports that match every filter, newest first; `before` is the last id of the page
-        before. `created_after` is inclusive, `created_before` is not. `tag` is a key and its value.
-        """
-        filters = ImportFilter(
-            states=states,
-            name=name,
-            cloud=cloud,
-            tag=tag,
-            created_after=created_after,
-            created_before=created_before,
-        )
-        return self.backend.list_imports(filters, limit=limit, before=before)
+        before."""
+        return self.backend.list_imports(limit=limit, before=before, **filters)
 
     def named(self, names: Collection[str]) -> builtins.list[ImportRecord]:
         """Every import of an image with one of these names."""
@@ -137,36 +118,27 @@ class Client:
 
     # --- decisions --------------------------------------------------------------------------
 
-    def cancel(
-        self, import_id: str, *, leave_image: bool = False, by: str | None = None
-    ) -> ImportResult:
+    def cancel(self, import_id: str, *, leave_image: bool = False) -> ImportResult:
         """Cancel an import: at once if nothing was sent to IMS, otherwise when its job ends. The
         image is then deleted, or kept with `leave_image`. Raises NotFound, InvalidState (ended).
         """
-        return self.backend.cancel(import_id, leave_image=leave_image, by=by)
+        return self.backend.cancel(import_id, leave_image=leave_image)
 
-    def retry(self, import_id: str, *, by: str | None = None) -> ImportResult:
+    def retry(self, import_id: str) -> ImportResult:
         """Start a new attempt of a FAILED or CANCELED import, under the same id. Raises NotFound,
         InvalidState."""
-        return self.backend.retry(import_id, by=by)
+        return self.backend.retry(import_id)
 
     def resolve(
-        self,
-        import_id: str,
-        *,
-        resubmit: bool = False,
-        image_id: str | None = None,
-        by: str | None = None,
+        self, import_id: str, *, resubmit: bool = False, image_id: str | None = None
     ) -> ImportResult:
         """Decide how an UNCERTAIN import continues: send the request again, name its image, or
         (neither) give up. Raises NotFound, InvalidState (it is not UNCERTAIN)."""
-        return self.backend.resolve(import_id, resubmit=resubmit, image_id=image_id, by=by)
+        return self.backend.resolve(import_id, resubmit=resubmit, image_id=image_id)
 
-    def adopt(
-        self, job_id: str, *, name: str, cloud: str | None = None, by: str | None = None
-    ) -> Submission:
+    def adopt(self, job_id: str, *, name: str, cloud: str | None = None) -> Submission:
         """Track an IMS job that was started elsewhere; the same job returns the same import."""
-        return self.backend.adopt(job_id, name=name, cloud=cloud, by=by)
+        return self.backend.adopt(job_id, name=name, cloud=cloud)
 
     def prune(self, *, older_than: timedelta, only_count: bool = False) -> int:
         """Delete imports that ended longer ago than this from the ledger; returns how many."""

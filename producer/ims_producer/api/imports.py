@@ -34,7 +34,7 @@ from ims_producer.api.schemas import (
     Resolve,
 )
 from ims_producer.api.stream import EVENT_STREAM, event_stream
-from ims_producer.backends.protocol import ImportFilter, Submission
+from ims_producer.backends.values import Submission
 from ims_producer.http_contract import (
     Events,
     FieldError,
@@ -139,17 +139,14 @@ def _result(backend: Backend, caller: Caller, index: int, item: BatchItem) -> Ba
 def list_imports(backend: Backend, caller: Reader, query: Annotated[Filters, Query()]) -> Page:
     """One page; `next` is the cursor of the next page."""
     key, _, value = (query.tag or "").partition("=")
-    filters = ImportFilter(
-        states=query.state,
-        name=query.name,
-        cloud=query.cloud,
-        tag=(key, value) if query.tag else None,
-        created_after=query.created_after,
-        created_before=query.created_before,
-    )
     try:
         records = backend.list_imports(
-            filters,
+            states=query.state,
+            name=query.name,
+            cloud=query.cloud,
+            tag=(key, value) if query.tag else None,
+            created_after=query.created_after,
+            created_before=query.created_before,
             limit=query.limit + 1,
             before=decode_cursor(query.cursor) if query.cursor else None,
             clouds=caller.clouds,

@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
-from typing import Final, TypeVar
+from typing import Final, TypeVar, Unpack
 
 from celery import Celery
 from celery.canvas import Signature
@@ -38,7 +38,7 @@ from ims_ledger.api_keys import ApiKey
 from ims_ledger.outbox import Delivery, DeliveryState
 from ims_ledger.webhook_endpoints import Webhook
 from ims_producer import checks
-from ims_producer.backends.protocol import ImportFilter, Submission
+from ims_producer.backends.values import ImportFilter, Submission
 from ims_producer.checks import Check
 from ims_producer.errors import WorkerRefused, WorkerUnavailable
 
@@ -112,24 +112,14 @@ class DirectBackend:
 
     def list_imports(
         self,
-        filters: ImportFilter,
         *,
         limit: int,
         before: str | None,
         clouds: Collection[str] | None = None,
+        **filters: Unpack[ImportFilter],
     ) -> list[ImportRecord]:
         """`clouds` limits the list to those that an API key may see."""
-        page = self.ledger.imports.page(
-            states=filters.states,
-            name=filters.name,
-            cloud=filters.cloud,
-            clouds=clouds,
-            tag=filters.tag,
-            created_after=filters.created_after,
-            created_before=filters.created_before,
-            limit=limit,
-            before=before,
-        )
+        page = self.ledger.imports.page(clouds=clouds, limit=limit, before=before, **filters)
         return self._with_progress(page)
 
     def named(self, names: Collection[str]) -> list[ImportRecord]:
@@ -140,20 +130,20 @@ class DirectBackend:
 
     # --- decisions --------------------------------------------------------------------------
 
-    def cancel(self, import_id: str, *, leave_image: bool, by: str | None) -> ImportResult:
+    def cancel(self, import_id: str, *, leave_image: bool, by: str | None = None) -> ImportResult:
         result = self.ledger.transitions.cancel(
             import_id, leave_image=leave_image, by=by or _user()
         )
         self._run_now(import_id)
         return result
 
-    def retry(self, import_id: str, *, by: str | None) -> ImportResult:
+    def retry(self, import_id: str, *, by: str | None = None) -> ImportResult:
         result = self.ledger.transitions.retry(import_id, by=by or _user())
         self._queue(result)
         return result
 
     def resolve(
-        self, import_id: str, *, resubmit: bool, image_id: str | None, by: str | None
+        self, import_id: str, *, resubmit: bool, image_id: str | None, by: str | None = None
     ) -> ImportResult:
         by = by or _user()
         if resubmit:
@@ -171,7 +161,9 @@ class DirectBackend:
         self._run_now(import_id)
         return result
 
-    def adopt(self, job_id: str, *, name: str, cloud: str | None, by: str | None) -> Submission:
+    def adopt(
+        self, job_id: str, *, name: str, cloud: str | None, by: str | None = None
+    ) -> Submission:
         record, created = self.ledger.imports.adopt(
             job_id, name=name, cloud=cloud, by=by or _user()
         )

@@ -24,7 +24,7 @@ from ims_ledger.api_keys import ApiKey
 from ims_ledger.errors import ConcurrentTransition, InvalidState, KeyConflict, Kind, NotFound
 from ims_ledger.outbox import Delivery, DeliveryState
 from ims_ledger.webhook_endpoints import Webhook
-from ims_producer.backends.protocol import ImportFilter, Submission
+from ims_producer.backends.values import ImportFilter, Submission
 from ims_producer.checks import Check
 from ims_producer.errors import ApiUnavailable, KeyRefused, WorkerRefused, WorkerUnavailable
 from ims_producer.http_contract import (
@@ -129,15 +129,16 @@ class HttpBackend:
         return _parse(Events, self._send("GET", path, params={"after": after})).items
 
     def list_imports(
-        self, filters: ImportFilter, *, limit: int, before: str | None
+        self, *, limit: int, before: str | None, **filters: Unpack[ImportFilter]
     ) -> list[ImportRecord]:
+        tag = filters.get("tag")
         query: dict[str, str | int | Sequence[str] | None] = {
-            "state": [*filters.states],
-            "name": filters.name,
-            "cloud": filters.cloud,
-            "tag": None if filters.tag is None else "=".join(filters.tag),
-            "created_after": _text(filters.created_after),
-            "created_before": _text(filters.created_before),
+            "state": [*filters.get("states", ())],
+            "name": filters.get("name"),
+            "cloud": filters.get("cloud"),
+            "tag": None if tag is None else "=".join(tag),
+            "created_after": _text(filters.get("created_after")),
+            "created_before": _text(filters.get("created_before")),
         }
         records: list[ImportRecord] = []
         cursor = None if before is None else encode_cursor(before)
@@ -162,18 +163,13 @@ class HttpBackend:
 
     # --- decisions --------------------------------------------------------------------------
 
-    def cancel(self, import_id: str, *, leave_image: bool, by: str | None) -> ImportResult:
-        del by
+    def cancel(self, import_id: str, *, leave_image: bool) -> ImportResult:
         return self._decide(import_id, "cancel", {"leave_image": leave_image})
 
-    def retry(self, import_id: str, *, by: str | None) -> ImportResult:
-        del by
+    def retry(self, import_id: str) -> ImportResult:
         return self._decide(import_id, "retry", None)
 
-    def resolve(
-        self, import_id: str, *, resubmit: bool, image_id: str | None, by: str | None
-    ) -> ImportResult:
-        del by
+    def resolve(self, import_id: str, *, resubmit: bool, image_id: str | None) -> ImportResult:
         body = {"how": "resubmit" if resubmit else "fail"}
         if image_id is not None:
             body = {"how": "image", "image_id": image_id}
@@ -183,8 +179,7 @@ class HttpBackend:
         path = f"{_path('import', import_id)}/{action}"
         return _parse(ImportResult, self._send("POST", path, json=body, repeat=False))
 
-    def adopt(self, job_id: str, *, name: str, cloud: str | None, by: str | None) -> Submission:
-        del by
+    def adopt(self, job_id: str, *, name: str, cloud: str | None) -> Submission:
         body = {"job_id": job_id, "name": name, "cloud": cloud}
         return _submission(self._send("POST", "/v1/imports:adopt", json=body))
 
