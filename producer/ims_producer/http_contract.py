@@ -1,9 +1,8 @@
-"""The contract of the HTTP API and its client: response bodies, problem details, cursors."""
+"""The contract of the HTTP API and its client: response bodies and problem details."""
 
-import base64
-import binascii
 from enum import StrEnum
-from typing import Final, Literal
+from http import HTTPStatus
+from typing import Final, Literal, Self
 
 from pydantic import BaseModel, Field
 
@@ -21,21 +20,28 @@ PROBLEM_MEDIA_TYPE: Final = "application/problem+json"
 class ProblemCode(StrEnum):
     """What went wrong; a code keeps its meaning, while the text of `detail` may improve."""
 
-    INVALID_REQUEST = "invalid_request"
-    BODY_TOO_LARGE = "body_too_large"
-    UNAUTHENTICATED = "unauthenticated"
-    FORBIDDEN = "forbidden"
-    NOT_FOUND = "not_found"
-    UNKNOWN_OPERATION = "unknown_operation"
-    KEY_CONFLICT = "key_conflict"
-    INVALID_STATE = "invalid_state"
-    CONCURRENT_CHANGE = "concurrent_change"
-    WORKER_REFUSED = "worker_refused"
-    RATE_LIMITED = "rate_limited"
-    LEDGER_UNAVAILABLE = "ledger_unavailable"
-    WORKER_UNAVAILABLE = "worker_unavailable"
-    SMN_UNAVAILABLE = "smn_unavailable"
-    INTERNAL_ERROR = "internal_error"
+    status: HTTPStatus
+
+    def __new__(cls, value: str, status: HTTPStatus) -> Self:
+        code = str.__new__(cls, value)
+        code._value_, code.status = value, status
+        return code
+
+    INVALID_REQUEST = "invalid_request", HTTPStatus.UNPROCESSABLE_ENTITY
+    BODY_TOO_LARGE = "body_too_large", HTTPStatus.REQUEST_ENTITY_TOO_LARGE
+    UNAUTHENTICATED = "unauthenticated", HTTPStatus.UNAUTHORIZED
+    FORBIDDEN = "forbidden", HTTPStatus.FORBIDDEN
+    NOT_FOUND = "not_found", HTTPStatus.NOT_FOUND
+    UNKNOWN_OPERATION = "unknown_operation", HTTPStatus.NOT_FOUND
+    KEY_CONFLICT = "key_conflict", HTTPStatus.CONFLICT
+    INVALID_STATE = "invalid_state", HTTPStatus.CONFLICT
+    CONCURRENT_CHANGE = "concurrent_change", HTTPStatus.CONFLICT
+    WORKER_REFUSED = "worker_refused", HTTPStatus.FAILED_DEPENDENCY
+    RATE_LIMITED = "rate_limited", HTTPStatus.TOO_MANY_REQUESTS
+    LEDGER_UNAVAILABLE = "ledger_unavailable", HTTPStatus.SERVICE_UNAVAILABLE
+    WORKER_UNAVAILABLE = "worker_unavailable", HTTPStatus.SERVICE_UNAVAILABLE
+    SMN_UNAVAILABLE = "smn_unavailable", HTTPStatus.SERVICE_UNAVAILABLE
+    INTERNAL_ERROR = "internal_error", HTTPStatus.INTERNAL_SERVER_ERROR
 
 
 class FieldError(BaseModel):
@@ -141,20 +147,3 @@ class Readiness(BaseModel):
 
     ledger: Literal["ok", "unreachable", "outdated"]
     queue: Literal["ok", "unreachable"]
-
-
-class InvalidCursor(ValueError):
-    """The text is no cursor of a page."""
-
-
-def encode_cursor(import_id: str) -> str:
-    """The cursor of the page behind this import."""
-    return base64.urlsafe_b64encode(import_id.encode()).decode().rstrip("=")
-
-
-def decode_cursor(cursor: str) -> str:
-    """The import id in a cursor. Raises InvalidCursor."""
-    try:
-        return base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)).decode()
-    except (binascii.Error, ValueError) as exc:
-        raise InvalidCursor(cursor) from exc

@@ -7,9 +7,11 @@ from typing import Any, Final
 
 from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
+from pydantic.json_schema import models_json_schema
 
+from ims_config.import_request import ImportRequest
 from ims_config.settings import ApiSettings
-from ims_producer.api import admin, health, imports, obs_events, schemas, webhooks
+from ims_producer.api import admin, health, imports, obs_events, webhooks
 from ims_producer.api.auth import RateLimiter, add_authentication
 from ims_producer.api.problems import add_exception_handlers, limit_body_size
 from ims_producer.backends.direct import DirectBackend
@@ -68,11 +70,11 @@ def _extend_openapi(app: FastAPI) -> None:
     def openapi() -> dict[str, Any]:
         if app.openapi_schema is None:
             document = generate()
-            components = document["components"]["schemas"]
-            components |= schemas.import_request_schemas()
-            problem = Problem.model_json_schema(ref_template="#/components/schemas/{model}")
-            components |= problem.pop("$defs", {})
-            components["Problem"] = problem
+            _, schemas = models_json_schema(
+                [(ImportRequest, "validation"), (Problem, "validation")],
+                ref_template="#/components/schemas/{model}",
+            )
+            document["components"]["schemas"] |= schemas["$defs"]
         assert app.openapi_schema is not None  # noqa: S101  # `generate` caches the document
         return app.openapi_schema
 

@@ -38,11 +38,9 @@ from ims_producer.backends.values import Submission
 from ims_producer.http_contract import (
     Events,
     FieldError,
-    InvalidCursor,
     Page,
     ProblemCode,
-    decode_cursor,
-    encode_cursor,
+    Resource,
 )
 
 S = HTTPStatus
@@ -148,24 +146,19 @@ def list_imports(backend: Backend, caller: Reader, query: Annotated[Filters, Que
             created_after=query.created_after,
             created_before=query.created_before,
             limit=query.limit + 1,
-            before=decode_cursor(query.cursor) if query.cursor else None,
+            before=query.cursor,
             clouds=caller.clouds,
         )
-    except (InvalidCursor, NotFound) as exc:
-        raise _invalid_cursor(exc) from exc
+    except NotFound as exc:
+        raise ProblemError(
+            ProblemCode.INVALID_REQUEST,
+            "the request breaks rules of the API",
+            errors=[FieldError(field="cursor", detail="must be the `next` of a previous page")],
+            missing=Resource(kind=exc.kind, id=exc.id),
+        ) from exc
     page = records[: query.limit]
     more = len(records) > query.limit
-    return Page(items=page, next=encode_cursor(page[-1].id) if more else None)
-
-
-def _invalid_cursor(exc: InvalidCursor | NotFound) -> ProblemError:
-    missing = problem_of(exc).problem.missing if isinstance(exc, NotFound) else None
-    return ProblemError(
-        ProblemCode.INVALID_REQUEST,
-        "the request breaks rules of the API",
-        errors=[FieldError(field="cursor", detail="must be the `next` of a previous page")],
-        missing=missing,
-    )
+    return Page(items=page, next=page[-1].id if more else None)
 
 
 @router.get(

@@ -48,23 +48,6 @@ BODY_ERRORS: Final = (*COMMON_ERRORS, HTTPStatus.BAD_REQUEST, HTTPStatus.REQUEST
 # A ledger is a database nearby and usually back soon; a worker has to be started.
 LEDGER_RETRY_S: Final = 5
 WORKER_RETRY_S: Final = 30
-STATUS: Final = {
-    ProblemCode.INVALID_REQUEST: HTTPStatus.UNPROCESSABLE_ENTITY,
-    ProblemCode.BODY_TOO_LARGE: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
-    ProblemCode.UNAUTHENTICATED: HTTPStatus.UNAUTHORIZED,
-    ProblemCode.FORBIDDEN: HTTPStatus.FORBIDDEN,
-    ProblemCode.NOT_FOUND: HTTPStatus.NOT_FOUND,
-    ProblemCode.UNKNOWN_OPERATION: HTTPStatus.NOT_FOUND,
-    ProblemCode.KEY_CONFLICT: HTTPStatus.CONFLICT,
-    ProblemCode.INVALID_STATE: HTTPStatus.CONFLICT,
-    ProblemCode.CONCURRENT_CHANGE: HTTPStatus.CONFLICT,
-    ProblemCode.WORKER_REFUSED: HTTPStatus.FAILED_DEPENDENCY,
-    ProblemCode.RATE_LIMITED: HTTPStatus.TOO_MANY_REQUESTS,
-    ProblemCode.LEDGER_UNAVAILABLE: HTTPStatus.SERVICE_UNAVAILABLE,
-    ProblemCode.WORKER_UNAVAILABLE: HTTPStatus.SERVICE_UNAVAILABLE,
-    ProblemCode.SMN_UNAVAILABLE: HTTPStatus.SERVICE_UNAVAILABLE,
-    ProblemCode.INTERNAL_ERROR: HTTPStatus.INTERNAL_SERVER_ERROR,
-}
 
 
 class ProblemError(Exception):
@@ -86,7 +69,7 @@ class ProblemError(Exception):
         cloud_error: CloudError | None = None,
     ) -> None:
         super().__init__(detail)
-        status = status or STATUS[code]
+        status = status or code.status
         self.headers = dict(headers or {})
         self.problem = Problem(
             title=status.phrase,

@@ -6,7 +6,6 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, JsonValue
 from pydantic.json_schema import SkipJsonSchema
 
-from ims_config.import_request import ImportRequest
 from ims_config.records import State
 from ims_producer.http_contract import Problem
 
@@ -130,10 +129,3 @@ class ResolveWithoutImage(Body):
 
 
 Resolve = Annotated[ResolveWithImage | ResolveWithoutImage, Field(discriminator="how")]
-
-
-def import_request_schemas() -> dict[str, Any]:
-    """The JSON Schema of a request, for the OpenAPI document: no operation's model has it."""
-    schema = ImportRequest.model_json_schema(ref_template="#/components/schemas/{model}")
-    definitions: dict[str, Any] = schema.pop("$defs", {})
-    return definitions | {"ImportRequest": schema}

@@ -41,7 +41,6 @@ from ims_producer.http_contract import (
     Pruned,
     Readiness,
     WebhookList,
-    encode_cursor,
 )
 
 CONNECT_S: Final = 5
@@ -141,7 +140,7 @@ class HttpBackend:
             "created_before": _text(filters.get("created_before")),
         }
         records: list[ImportRecord] = []
-        cursor = None if before is None else encode_cursor(before)
+        cursor = None if before is None else _checked("import", before)
         while len(records) < limit:
             size = min(limit - len(records), PAGE_SIZE)
             query |= {"limit": size, "cursor": cursor}
@@ -410,9 +409,13 @@ def _submission(response: requests.Response) -> Submission:
 
 
 def _path(kind: Kind, id_: str) -> str:
+    return f"{_COLLECTIONS[kind]}/{_checked(kind, id_)}"
+
+
+def _checked(kind: Kind, id_: str) -> str:
     if not _ID.fullmatch(id_):
         raise NotFound(kind, id_)
-    return f"{_COLLECTIONS[kind]}/{id_}"
+    return id_
 
 
 def _batches(names: Collection[str]) -> Iterator[list[str]]:
