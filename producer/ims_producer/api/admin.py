@@ -12,7 +12,7 @@ from ims_config.records import ImportRecord, Scope
 from ims_config.worker_reports import FoundImages, GcReport, ResumeReport
 from ims_ledger.api_keys import ApiKey
 from ims_producer.api.auth import Admin, AdminOfAllClouds, Backend, Reader, Submitter
-from ims_producer.api.problems import BODY_ERRORS, COMMON_ERRORS, problem_responses
+from ims_producer.api.problems import BODY_ERRORS, problem_responses
 from ims_producer.api.schemas import Body, CloudText, Flag, IdText, Moment, NameText
 from ims_producer.http_contract import Checks, CreatedKey, FoundImports, Keys, Pruned
 
@@ -161,11 +161,7 @@ def resume(backend: Backend, caller: Admin, body: Cloud) -> ResumeReport:
     return backend.resume(body.cloud)
 
 
-@router.get(
-    "/doctor",
-    summary="Check every part of the installation",
-    responses=problem_responses(*COMMON_ERRORS),
-)
+@router.get("/doctor", summary="Check every part of the installation")
 def doctor(backend: Backend, _: AdminOfAllClouds, query: Annotated[CloudsQuery, Query()]) -> Checks:
     """As `ims-import doctor` on the host of the API; may take a minute without workers."""
     return Checks(items=list(backend.run_checks(query.cloud, migrate=False)))
@@ -188,7 +184,7 @@ def create_key(backend: Backend, _: AdminOfAllClouds, body: NewKey) -> CreatedKe
     return CreatedKey(id=key.id, key=text)
 
 
-@router.get("/keys", summary="List API keys", responses=problem_responses(*COMMON_ERRORS))
+@router.get("/keys", summary="List API keys")
 def list_keys(backend: Backend, _: AdminOfAllClouds) -> Keys:
     """Without their secrets."""
     return Keys(items=backend.keys())
@@ -197,7 +193,7 @@ def list_keys(backend: Backend, _: AdminOfAllClouds) -> Keys:
 @router.post(
     "/keys/{key_id}/revoke",
     summary="Revoke an API key",
-    responses=problem_responses(*COMMON_ERRORS, S.NOT_FOUND),
+    responses=problem_responses(S.NOT_FOUND),
 )
 def revoke_key(
     backend: Backend, _: AdminOfAllClouds, key_id: Annotated[str, Path(pattern=r"^[0-9a-f]{1,32}$")]

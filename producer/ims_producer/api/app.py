@@ -13,7 +13,12 @@ from ims_config.import_request import ImportRequest
 from ims_config.settings import ApiSettings
 from ims_producer.api import admin, health, imports, obs_events, webhooks
 from ims_producer.api.auth import RateLimiter, add_authentication
-from ims_producer.api.problems import add_exception_handlers, limit_body_size
+from ims_producer.api.problems import (
+    COMMON_ERRORS,
+    add_exception_handlers,
+    limit_body_size,
+    problem_responses,
+)
 from ims_producer.backends.direct import DirectBackend
 from ims_producer.http_contract import Problem
 
@@ -57,8 +62,9 @@ def make_app(settings: ApiSettings, *, auth: bool = True) -> FastAPI:
     limit_body_size(app, MAX_BODY_BYTES)
     add_authentication(app)
     health.add_metrics(app, backend)
-    for module in (imports, admin, webhooks, obs_events, health):
-        app.include_router(module.router)
+    for module in (imports, admin, webhooks, obs_events):
+        app.include_router(module.router, responses=problem_responses(*COMMON_ERRORS))
+    app.include_router(health.router)
     _extend_openapi(app)
     return app
 

@@ -14,7 +14,6 @@ from ims_ledger import KeyConflict, NotFound
 from ims_producer.api.auth import Admin, Backend, Caller, Reader, Submitter
 from ims_producer.api.problems import (
     BODY_ERRORS,
-    COMMON_ERRORS,
     ProblemError,
     problem_of,
     problem_responses,
@@ -129,11 +128,7 @@ def _result(backend: Backend, caller: Caller, index: int, item: BatchItem) -> Ba
     return BatchResult(index=index, status=status, id=submission.record.id)
 
 
-@router.get(
-    "/imports",
-    summary="List imports, newest first",
-    responses=problem_responses(*COMMON_ERRORS),
-)
+@router.get("/imports", summary="List imports, newest first")
 def list_imports(backend: Backend, caller: Reader, query: Annotated[Filters, Query()]) -> Page:
     """One page; `next` is the cursor of the next page."""
     key, _, value = (query.tag or "").partition("=")
@@ -164,7 +159,7 @@ def list_imports(backend: Backend, caller: Reader, query: Annotated[Filters, Que
 @router.get(
     "/imports/{import_id}",
     summary="Get an import",
-    responses=problem_responses(*COMMON_ERRORS, S.NOT_FOUND),
+    responses=problem_responses(S.NOT_FOUND),
 )
 def get_import(backend: Backend, caller: Reader, import_id: ImportId) -> ImportResult:
     """The record: with `image` if it SUCCEEDED, with `error` if it FAILED."""
@@ -191,7 +186,7 @@ def _visible(backend: Backend, caller: Caller, import_id: str) -> ImportResult:
             }
         },
         204: {"description": "With Last-Event-ID: the import has ended without later events."},
-        **problem_responses(*COMMON_ERRORS, S.NOT_FOUND),
+        **problem_responses(S.NOT_FOUND),
     },
 )
 def get_events(
@@ -242,7 +237,7 @@ def cancel(
     "/imports/{import_id}/retry",
     status_code=S.ACCEPTED,
     summary="Retry a FAILED or CANCELED import",
-    responses=problem_responses(*COMMON_ERRORS, S.NOT_FOUND, S.CONFLICT),
+    responses=problem_responses(S.NOT_FOUND, S.CONFLICT),
 )
 def retry(backend: Backend, caller: Submitter, import_id: ImportId) -> ImportResult:
     """A new attempt under the same id."""

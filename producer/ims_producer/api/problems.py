@@ -1,10 +1,10 @@
 """Maps every exception of the API to problem details (RFC 9457)."""
 
 import logging
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping
 from functools import singledispatch
 from http import HTTPStatus
-from typing import Any, Final
+from typing import Any, Final, TypedDict, Unpack
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
@@ -14,14 +14,13 @@ from starlette.middleware.body_limit import RequestBodyLimitMiddleware
 from starlette.routing import compile_path
 
 from ims_config.import_request import InvalidRequest
-from ims_config.records import ImportRecord
+from ims_config.records import ImportRecord, State
 from ims_config.validation import field_errors
 from ims_config.worker_reports import CloudError
 from ims_ledger.errors import (
     ConcurrentTransition,
     InvalidState,
     KeyConflict,
-    LedgerError,
     NotFound,
     Unavailable,
 )
@@ -36,7 +35,7 @@ from ims_producer.http_contract import (
 
 logger = logging.getLogger(__name__)
 
-# The responses of every operation that needs a key, and of every operation with a body.
+# The responses of every operation that needs a key, and further ones of operations with a body.
 COMMON_ERRORS: Final = (
     HTTPStatus.UNAUTHORIZED,
     HTTPStatus.FORBIDDEN,
@@ -44,10 +43,23 @@ COMMON_ERRORS: Final = (
     HTTPStatus.TOO_MANY_REQUESTS,
     HTTPStatus.SERVICE_UNAVAILABLE,
 )
-BODY_ERRORS: Final = (*COMMON_ERRORS, HTTPStatus.BAD_REQUEST, HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
+BODY_ERRORS: Final = (HTTPStatus.BAD_REQUEST, HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
 # A ledger is a database nearby and usually back soon; a worker has to be started.
 LEDGER_RETRY_S: Final = 5
 WORKER_RETRY_S: Final = 30
+
+
+class Details(TypedDict, total=False):
+    """What a problem may add to its code and detail."""
+
+    hint: str | None
+    errors: list[FieldError]
+    import_id: str
+    state: State
+    record: ImportRecord
+    rule: str
+    missing: Resource
+    cloud_error: CloudError
 
 
 class ProblemError(Exception):
@@ -60,30 +72,15 @@ class ProblemError(Exception):
         *,
         status: HTTPStatus | None = None,
         headers: Mapping[str, str] | None = None,
-        hint: str | None = None,
-        errors: Sequence[FieldError] = (),
-        import_id: str | None = None,
-        record: ImportRecord | None = None,
-        rule: str | None = None,
-        missing: Resource | None = None,
-        cloud_error: CloudError | None = None,
+        **details: Unpack[Details],
     ) -> None:
         super().__init__(detail)
         status = status or code.status
         self.headers = dict(headers or {})
+        if record := details.get("record"):
+            details["import_id"], details["state"] = record.id, record.state
         self.problem = Problem(
-            title=status.phrase,
-            status=status,
-            code=code,
-            detail=detail,
-            hint=hint,
-            errors=list(errors),
-            import_id=record.id if record else import_id,
-            state=record.state if record else None,
-            rule=rule,
-            record=record,
-            missing=missing,
-            cloud_error=cloud_error,
+            title=status.phrase, status=status, code=code, detail=detail, **details
         )
 
 
@@ -196,36 +193,22 @@ def _(exc: WorkerUnavailable) -> ProblemError:
     )
 
 
-# The bases of all exceptions that problem_of maps; FastAPI looks them up by class.
-_HANDLED: Final = (
-    ProblemError,
-    InvalidRequest,
-    RequestValidationError,
-    LedgerError,
-    WorkerRefused,
-    WorkerUnavailable,
-    Exception,
-)
-
-
 def add_exception_handlers(app: FastAPI) -> None:
     """Answer every error with a problem."""
 
     async def handle(_: Request, exc: Exception) -> JSONResponse:
         return problem_response(exc)
 
-    async def handle_http(request: Request, exc: Exception) -> JSONResponse:
+    for mapped in problem_of.registry.keys() - {object} | {Exception}:
+        app.add_exception_handler(mapped, handle)
+
+    @app.exception_handler(HTTPException)
+    async def handle_http(request: Request, exc: HTTPException) -> JSONResponse:
         return problem_response(_http_problem(app, request, exc))
 
-    for base in _HANDLED:
-        app.add_exception_handler(base, handle)
-    app.add_exception_handler(HTTPException, handle_http)
 
-
-def _http_problem(app: FastAPI, request: Request, exc: Exception) -> Exception:
+def _http_problem(app: FastAPI, request: Request, exc: HTTPException) -> ProblemError:
     """An exception of the framework itself, such as an unknown path."""
-    if not isinstance(exc, HTTPException):
-        return exc
     status, see = HTTPStatus(exc.status_code), "See /docs."
     if status is HTTPStatus.NOT_FOUND:
         return ProblemError(ProblemCode.UNKNOWN_OPERATION, "unknown path", hint=see)

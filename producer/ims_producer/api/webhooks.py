@@ -12,7 +12,7 @@ from ims_ledger import NotFound
 from ims_ledger.outbox import Delivery, DeliveryState
 from ims_ledger.webhook_endpoints import Webhook
 from ims_producer.api.auth import AdminOfAllClouds, Backend, Reader, Submitter
-from ims_producer.api.problems import BODY_ERRORS, COMMON_ERRORS, problem_responses
+from ims_producer.api.problems import BODY_ERRORS, problem_responses
 from ims_producer.api.schemas import MAX_PAGE, Absent, Body, CloudText, IdText
 from ims_producer.http_contract import DeliveryList, Endpoint, WebhookList
 
@@ -43,7 +43,7 @@ class DeliveriesQuery(Body):
     limit: int = Field(50, ge=1, le=MAX_PAGE)
 
 
-@router.get("/webhooks", summary="List webhooks", responses=problem_responses(*COMMON_ERRORS))
+@router.get("/webhooks", summary="List webhooks")
 def list_webhooks(backend: Backend, _: AdminOfAllClouds) -> WebhookList:
     """Those for all matching imports; the webhook of a single import is in its request."""
     return WebhookList(items=backend.webhooks())
@@ -64,7 +64,7 @@ def add_webhook(backend: Backend, _: AdminOfAllClouds, body: NewWebhook) -> Webh
     "/webhooks/{webhook_id}",
     status_code=S.NO_CONTENT,
     summary="Remove a webhook",
-    responses=problem_responses(*COMMON_ERRORS, S.NOT_FOUND),
+    responses=problem_responses(S.NOT_FOUND),
 )
 def remove_webhook(backend: Backend, _: AdminOfAllClouds, webhook_id: IdText) -> Response:
     """Queued deliveries are still sent."""
@@ -82,11 +82,7 @@ def rotate(backend: Backend, _: AdminOfAllClouds, body: WebhookAddress) -> Endpo
     return Endpoint(endpoint=backend.rotate_webhook(body.url))
 
 
-@router.get(
-    "/deliveries",
-    summary="List webhook deliveries, newest first",
-    responses=problem_responses(*COMMON_ERRORS),
-)
+@router.get("/deliveries", summary="List webhook deliveries, newest first")
 def list_deliveries(
     backend: Backend, caller: Reader, query: Annotated[DeliveriesQuery, Query()]
 ) -> DeliveryList:
@@ -101,7 +97,7 @@ def list_deliveries(
     "/deliveries/{delivery_id}/resend",
     status_code=S.ACCEPTED,
     summary="Send a delivery again",
-    responses=problem_responses(*COMMON_ERRORS, S.NOT_FOUND),
+    responses=problem_responses(S.NOT_FOUND),
 )
 def resend(backend: Backend, caller: Submitter, delivery_id: IdText) -> Delivery:
     """With the same `webhook-id`; the attempts start again."""
