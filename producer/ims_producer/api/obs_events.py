@@ -27,35 +27,32 @@ S = HTTPStatus
 router = APIRouter(prefix="/v1", tags=["events"])
 
 
-class S3Bucket(BaseModel):
+class _Open(BaseModel):
     model_config = ConfigDict(extra="allow")
+
+
+class S3Bucket(_Open):
     name: str
 
 
-class S3Object(BaseModel):
-    model_config = ConfigDict(extra="allow")
+class S3Object(_Open):
     key: str
 
 
-class S3Place(BaseModel):
-    model_config = ConfigDict(extra="allow")
+class S3Place(_Open):
     bucket: S3Bucket
     object: S3Object
 
 
-class S3Record(BaseModel):
+class S3Record(_Open):
     """One event of an object."""
-
-    model_config = ConfigDict(extra="allow", populate_by_name=True)
 
     event_name: str = Field(alias="eventName", examples=["s3:ObjectCreated:Put"])
     s3: S3Place
 
 
-class S3Event(BaseModel):
+class S3Event(_Open):
     """The body that S3 and compatible storages send."""
-
-    model_config = ConfigDict(extra="allow")
 
     records: list[S3Record] = Field(alias="Records")
 

@@ -1,6 +1,7 @@
 """The direct backend: reads and writes the ledger, queues work in the broker."""
 
 import getpass
+import json
 import logging
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -12,7 +13,6 @@ from celery import Celery
 from celery.canvas import Signature
 from celery.exceptions import TimeoutError as ResultTimeout
 from kombu.exceptions import OperationalError
-from pydantic import BaseModel
 from redis import Redis, RedisError
 
 from ims_config.celery_app import make_celery
@@ -56,12 +56,6 @@ GIVEN_UP: Final = Failure(
     error_class=ErrorClass.PERMANENT,
     hint="Start a new attempt: ims-import retry",
 )
-
-
-class _Polls(BaseModel):
-    """How often a running import was polled; beside its progress in Redis."""
-
-    polls: int = 0
 
 
 class DirectBackend:
@@ -331,8 +325,9 @@ def _queue_errors() -> Iterator[None]:
 def _add_progress(record: Record, raw: bytes | str | None) -> Record:
     if raw is None:
         return record
-    progress, polls = Progress.model_validate_json(raw), _Polls.model_validate_json(raw).polls
-    return record.model_copy(update={"progress": progress, "polls": polls})
+    poll = json.loads(raw)
+    update = {"progress": Progress.model_validate(poll), "polls": poll.get("polls", 0)}
+    return record.model_copy(update=update)
 
 
 def _user() -> str | None:

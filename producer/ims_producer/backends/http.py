@@ -4,7 +4,6 @@ import re
 import uuid
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
-from functools import cached_property
 from http import HTTPStatus
 from typing import Final, TypedDict, TypeVar, Unpack
 from urllib.parse import quote
@@ -50,12 +49,6 @@ RETRIES: Final = 4
 PAGE_SIZE: Final = 200
 # Other ids cannot exist, and could change the path.
 _ID: Final = re.compile(r"[A-Za-z0-9_\-]{1,64}")
-_COLLECTIONS: Final[Mapping[Kind, str]] = {
-    "import": "/v1/imports",
-    "key": "/v1/keys",
-    "webhook": "/v1/webhooks",
-    "delivery": "/v1/deliveries",
-}
 Body = Mapping[str, object]
 Query = Mapping[str, str | int | Sequence[str] | None]
 Model = TypeVar("Model", bound=BaseModel)
@@ -76,11 +69,8 @@ class HttpBackend:
     def __init__(self, settings: ClientSettings) -> None:
         self._url = str(settings.api_url).rstrip("/")
         self._key = settings.api_key
-
-    @cached_property
-    def _retrying(self) -> requests.Session:
-        """For what may be repeated: reads, and writes with an idempotency key."""
-        return self._open(
+        # For what may be repeated: reads, and writes with an idempotency key.
+        self._retrying = self._open(
             Retry(
                 total=RETRIES,
                 backoff_factor=0.3,
@@ -91,10 +81,7 @@ class HttpBackend:
                 redirect=0,
             )
         )
-
-    @cached_property
-    def _once(self) -> requests.Session:
-        return self._open(Retry(total=0, redirect=0, raise_on_redirect=False))
+        self._once = self._open(Retry(total=0, redirect=0, raise_on_redirect=False))
 
     def _open(self, retries: Retry) -> requests.Session:
         session = requests.Session()
@@ -105,9 +92,8 @@ class HttpBackend:
         return session
 
     def close(self) -> None:
-        for name in ("_retrying", "_once"):
-            if name in self.__dict__:
-                self.__dict__.pop(name).close()
+        self._retrying.close()
+        self._once.close()
 
     # --- imports ----------------------------------------------------------------------------
 
@@ -121,10 +107,11 @@ class HttpBackend:
         return _submission(response)
 
     def get(self, import_id: str) -> ImportResult:
-        return _parse(ImportResult, self._send("GET", _path("import", import_id)))
+        path = f"/v1/imports/{_checked('import', import_id)}"
+        return _parse(ImportResult, self._send("GET", path))
 
     def events(self, import_id: str, *, after: int) -> list[Event]:
-        path = _path("import", import_id) + "/events"
+        path = f"/v1/imports/{_checked('import', import_id)}/events"
         return _parse(Events, self._send("GET", path, params={"after": after})).items
 
     def list_imports(
@@ -175,7 +162,7 @@ class HttpBackend:
         return self._decide(import_id, "resolve", body)
 
     def _decide(self, import_id: str, action: str, body: Body | None) -> ImportResult:
-        path = f"{_path('import', import_id)}/{action}"
+        path = f"/v1/imports/{_checked('import', import_id)}/{action}"
         return _parse(ImportResult, self._send("POST", path, json=body, repeat=False))
 
     def adopt(self, job_id: str, *, name: str, cloud: str | None) -> Submission:
@@ -246,7 +233,8 @@ class HttpBackend:
         return _parse(Keys, self._send("GET", "/v1/keys")).items
 
     def revoke_key(self, key_id: str) -> ApiKey:
-        return _parse(ApiKey, self._send("POST", _path("key", key_id) + "/revoke"))
+        path = f"/v1/keys/{_checked('key', key_id)}/revoke"
+        return _parse(ApiKey, self._send("POST", path))
 
     # --- webhooks ---------------------------------------------------------------------------
 
@@ -265,7 +253,7 @@ class HttpBackend:
         return _parse(Webhook, self._send("POST", "/v1/webhooks", json=body, repeat=False))
 
     def remove_webhook(self, webhook_id: str) -> None:
-        self._send("DELETE", _path("webhook", webhook_id), repeat=False)
+        self._send("DELETE", f"/v1/webhooks/{_checked('webhook', webhook_id)}", repeat=False)
 
     def rotate_webhook(self, url: str) -> str:
         body = {"url": parse_webhook_url(url)}
@@ -279,7 +267,7 @@ class HttpBackend:
         return _parse(DeliveryList, self._send("GET", "/v1/deliveries", params=query)).items
 
     def resend(self, delivery_id: str) -> Delivery:
-        path = _path("delivery", delivery_id) + "/resend"
+        path = f"/v1/deliveries/{_checked('delivery', delivery_id)}/resend"
         return _parse(Delivery, self._send("POST", path, repeat=False))
 
     # --- the installation -------------------------------------------------------------------
@@ -406,10 +394,6 @@ def _parse(model: type[Model], response: requests.Response) -> Model:
 def _submission(response: requests.Response) -> Submission:
     created = response.status_code == HTTPStatus.ACCEPTED
     return Submission(_parse(ImportRecord, response), created, queued=True)
-
-
-def _path(kind: Kind, id_: str) -> str:
-    return f"{_COLLECTIONS[kind]}/{_checked(kind, id_)}"
 
 
 def _checked(kind: Kind, id_: str) -> str:
