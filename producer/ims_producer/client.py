@@ -5,7 +5,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Self, Unpack
 
-from ims_config.import_request import ImportRequest, parse_request
+from ims_config.import_request import ImportRequest, parse_request, parse_webhook_url
 from ims_config.records import Event, ImportRecord, ImportResult, Scope
 from ims_config.settings import ClientSettings
 from ims_config.webhooks import WebhookEvent
@@ -208,7 +208,7 @@ class Client:
     ) -> Webhook:
         """Send these events of imports into these clouds (None: all) to a URL. Raises
         InvalidRequest."""
-        return self.backend.add_webhook(url, events=events, clouds=clouds)
+        return self.backend.add_webhook(parse_webhook_url(url), events=events, clouds=clouds)
 
     def remove_webhook(self, webhook_id: str) -> None:
         """Send no new events; queued deliveries are still sent. Raises NotFound."""
@@ -217,7 +217,7 @@ class Client:
     def rotate_webhook(self, url: str) -> str:
         """Give the endpoint of a URL a new secret; the old one also signs for a day. Returns the
         endpoint."""
-        return self.backend.rotate_webhook(url)
+        return self.backend.rotate_webhook(parse_webhook_url(url))
 
     def deliveries(
         self,

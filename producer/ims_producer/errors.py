@@ -31,6 +31,6 @@ class WorkerRefused(Exception):
     """A worker was asked, and its cloud refused. `failure` has the code, message and hint."""
 
     def __init__(self, error: CloudError) -> None:
-        super().__init__(f"{error.failure.code}: {error.failure.message} [{error.tried}]")
+        super().__init__(str(error))
         self.error = error
         self.failure = error.failure

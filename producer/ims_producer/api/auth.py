@@ -2,7 +2,6 @@
 
 import logging
 import time
-from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Annotated, Final
 
@@ -14,6 +13,7 @@ from limits import RateLimitItemPerMinute
 from limits.storage import storage_from_string
 from limits.strategies import SlidingWindowCounterRateLimiter
 from redis import RedisError
+from starlette.middleware.base import RequestResponseEndpoint
 
 from ims_config.records import ImportRecord, Scope
 from ims_config.settings import ApiSettings
@@ -29,7 +29,6 @@ logger = logging.getLogger(__name__)
 _PROTECTED: Final = ("/v1", "/metrics")
 # A request without a key may carry a signature; the operation itself verifies it.
 _SIGNED: Final = "/v1/events/obs"
-_CHALLENGE: Final = {"WWW-Authenticate": 'Bearer realm="ims-import"'}
 # Documents the scheme; the middleware below does the check before the body is read.
 api_key_scheme = HTTPBearer(
     auto_error=False,
@@ -110,9 +109,7 @@ def add_authentication(app: FastAPI) -> None:
     """Authenticate the caller before the body is read."""
 
     @app.middleware("http")
-    async def authenticate(
-        request: Request, call_next: Callable[[Request], Awaitable[Response]]
-    ) -> Response:
+    async def authenticate(request: Request, call_next: RequestResponseEndpoint) -> Response:
         if request.url.path.startswith(_PROTECTED):
             try:
                 request.state.caller = await run_in_threadpool(_authenticate, request)
@@ -136,13 +133,10 @@ def _authenticate(request: Request) -> Caller | None:
 
 
 def _invalid_key() -> ProblemError:
-    return unauthenticated(
-        "the API key is missing, wrong, expired or revoked; send `Authorization: Bearer ims_…`"
+    return ProblemError(
+        ProblemCode.UNAUTHENTICATED,
+        "the API key is missing, wrong, expired or revoked; send `Authorization: Bearer ims_…`",
     )
-
-
-def unauthenticated(detail: str) -> ProblemError:
-    return ProblemError(ProblemCode.UNAUTHENTICATED, detail, headers=_CHALLENGE)
 
 
 def requires(scope: Scope) -> object:

@@ -1,7 +1,7 @@
 """Liveness, readiness and Prometheus metrics of the API."""
 
 import time
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Iterable
 from http import HTTPStatus
 from typing import Literal
 
@@ -11,6 +11,7 @@ from prometheus_client import generate_latest as as_text
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 from pydantic import BaseModel
+from starlette.middleware.base import RequestResponseEndpoint
 
 from ims_config.records import State
 from ims_ledger import LedgerOutdated, LedgerUnavailable
@@ -111,9 +112,7 @@ def add_metrics(app: FastAPI, backend: DirectBackend) -> None:
     )
 
     @app.middleware("http")
-    async def count(
-        request: Request, call_next: Callable[[Request], Awaitable[Response]]
-    ) -> Response:
+    async def count(request: Request, call_next: RequestResponseEndpoint) -> Response:
         start = time.perf_counter()
         response = await call_next(request)
         route = request.scope.get("route")

@@ -12,12 +12,7 @@ from ims_config.import_request import InvalidRequest, parse_request
 from ims_config.records import ImportRecord, ImportResult
 from ims_ledger import KeyConflict, NotFound
 from ims_producer.api.auth import Admin, Backend, Caller, Reader, Submitter
-from ims_producer.api.problems import (
-    BODY_ERRORS,
-    ProblemError,
-    problem_of,
-    problem_responses,
-)
+from ims_producer.api.problems import BODY_ERRORS, ProblemError, problem_of, problem_responses
 from ims_producer.api.schemas import (
     EXAMPLE,
     Absent,

@@ -11,13 +11,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ims_config.records import Scope
 from ims_config.settings import ApiSettings
-from ims_producer.api.auth import Backend, api_key_scheme, authorize, unauthenticated
-from ims_producer.api.problems import (
-    BODY_ERRORS,
-    WORKER_RETRY_S,
-    ProblemError,
-    problem_responses,
-)
+from ims_producer.api.auth import Backend, api_key_scheme, authorize
+from ims_producer.api.problems import BODY_ERRORS, ProblemError, problem_responses
 from ims_producer.api.smn import NotFromSmn, SmnMessage, SmnUnavailable, confirm, verify
 from ims_producer.http_contract import ProblemCode
 
@@ -99,11 +94,10 @@ def _receive_message(settings: ApiSettings, backend: Backend, message: SmnMessag
             return EventReceipt(objects=0, confirmed=True)
     except NotFromSmn as exc:
         # The signature takes the place of a key.
-        raise unauthenticated(f"not a message of SMN for this installation: {exc}") from exc
+        reason = f"not a message of SMN for this installation: {exc}"
+        raise ProblemError(ProblemCode.UNAUTHENTICATED, reason) from exc
     except SmnUnavailable as exc:
-        raise ProblemError(
-            ProblemCode.SMN_UNAVAILABLE, str(exc), headers={"Retry-After": str(WORKER_RETRY_S)}
-        ) from exc
+        raise ProblemError(ProblemCode.SMN_UNAVAILABLE, str(exc)) from exc
     if message.type != "Notification":
         logger.warning("SMN ended a subscription", extra={"topic": message.topic_urn})
         return _NO_EFFECT

@@ -1,7 +1,7 @@
 """Maps every exception of the API to problem details (RFC 9457)."""
 
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from functools import singledispatch
 from http import HTTPStatus
 from typing import Any, Final, TypedDict, Unpack
@@ -10,6 +10,7 @@ from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
+from starlette.middleware.base import RequestResponseEndpoint
 from starlette.middleware.body_limit import RequestBodyLimitMiddleware
 from starlette.routing import compile_path
 
@@ -45,8 +46,12 @@ COMMON_ERRORS: Final = (
 )
 BODY_ERRORS: Final = (HTTPStatus.BAD_REQUEST, HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
 # A ledger is a database nearby and usually back soon; a worker has to be started.
-LEDGER_RETRY_S: Final = 5
-WORKER_RETRY_S: Final = 30
+_HEADERS: Final = {
+    ProblemCode.UNAUTHENTICATED: {"WWW-Authenticate": 'Bearer realm="ims-import"'},
+    ProblemCode.LEDGER_UNAVAILABLE: {"Retry-After": "5"},
+    ProblemCode.WORKER_UNAVAILABLE: {"Retry-After": "30"},
+    ProblemCode.SMN_UNAVAILABLE: {"Retry-After": "30"},
+}
 
 
 class Details(TypedDict, total=False):
@@ -76,7 +81,7 @@ class ProblemError(Exception):
     ) -> None:
         super().__init__(detail)
         status = status or code.status
-        self.headers = dict(headers or {})
+        self.headers = headers or _HEADERS.get(code)
         if record := details.get("record"):
             details["import_id"], details["state"] = record.id, record.state
         self.problem = Problem(
@@ -171,7 +176,6 @@ def _(exc: Unavailable) -> ProblemError:
         ProblemCode.LEDGER_UNAVAILABLE,
         "the ledger cannot be reached; nothing was recorded",
         hint="Try again.",
-        headers={"Retry-After": str(LEDGER_RETRY_S)},
     )
 
 
@@ -189,7 +193,6 @@ def _(exc: WorkerUnavailable) -> ProblemError:
         ProblemCode.WORKER_UNAVAILABLE,
         "no worker answered, or the queue cannot be reached",
         hint="Run: ims-import doctor",
-        headers={"Retry-After": str(WORKER_RETRY_S)},
     )
 
 
@@ -241,9 +244,7 @@ def limit_body_size(app: FastAPI, max_bytes: int) -> None:
     app.add_middleware(RequestBodyLimitMiddleware, max_body_size=max_bytes)
 
     @app.middleware("http")
-    async def explain(
-        request: Request, call_next: Callable[[Request], Awaitable[Response]]
-    ) -> Response:
+    async def explain(request: Request, call_next: RequestResponseEndpoint) -> Response:
         response = await call_next(request)
         if response.status_code != HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
             return response

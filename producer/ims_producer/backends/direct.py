@@ -16,7 +16,7 @@ from kombu.exceptions import OperationalError
 from redis import Redis, RedisError
 
 from ims_config.celery_app import make_celery
-from ims_config.import_request import ImportRequest, parse_webhook_url
+from ims_config.import_request import ImportRequest
 from ims_config.names import DUE_KEY, FIND_IMAGES, GC, LIVE_KEY, RESUME, WATCH_OBJECT
 from ims_config.records import (
     ErrorClass,
@@ -239,15 +239,13 @@ class DirectBackend:
         events: Collection[WebhookEvent] | None,
         clouds: Collection[str] | None,
     ) -> Webhook:
-        return self.ledger.webhook_endpoints.add(
-            parse_webhook_url(url), events=events, clouds=clouds
-        )
+        return self.ledger.webhook_endpoints.add(url, events=events, clouds=clouds)
 
     def remove_webhook(self, webhook_id: str) -> None:
         self.ledger.webhook_endpoints.remove(webhook_id)
 
     def rotate_webhook(self, url: str) -> str:
-        return self.ledger.webhook_endpoints.rotate(parse_webhook_url(url))
+        return self.ledger.webhook_endpoints.rotate(url)
 
     def deliveries(
         self,

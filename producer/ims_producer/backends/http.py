@@ -13,7 +13,7 @@ from pydantic import BaseModel, ValidationError
 from requests.adapters import HTTPAdapter
 from urllib3.util.retry import Retry
 
-from ims_config.import_request import ImportRequest, InvalidRequest, parse_webhook_url
+from ims_config.import_request import ImportRequest, InvalidRequest
 from ims_config.records import Event, ImportRecord, ImportResult, Scope
 from ims_config.settings import PREFIX, ClientSettings
 from ims_config.validation import FieldError
@@ -248,7 +248,6 @@ class HttpBackend:
         events: Collection[WebhookEvent] | None,
         clouds: Collection[str] | None,
     ) -> Webhook:
-        url = parse_webhook_url(url)
         body = {"url": url, "events": _sorted(events), "clouds": _sorted(clouds)}
         return _parse(Webhook, self._send("POST", "/v1/webhooks", json=body, repeat=False))
 
@@ -256,8 +255,7 @@ class HttpBackend:
         self._send("DELETE", f"/v1/webhooks/{_checked('webhook', webhook_id)}", repeat=False)
 
     def rotate_webhook(self, url: str) -> str:
-        body = {"url": parse_webhook_url(url)}
-        response = self._send("POST", "/v1/webhooks:rotate", json=body, repeat=False)
+        response = self._send("POST", "/v1/webhooks:rotate", json={"url": url}, repeat=False)
         return _parse(Endpoint, response).endpoint
 
     def deliveries(
