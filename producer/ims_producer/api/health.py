@@ -79,21 +79,14 @@ class ImportsCollector(Collector):
     def __init__(self, backend: DirectBackend) -> None:
         self._backend = backend
 
-    def describe(self) -> Iterable[Metric]:
-        # Without this method, registering reads the ledger.
-        return [self._family()]
-
     def collect(self) -> Iterable[Metric]:
-        family = self._family()
+        family = GaugeMetricFamily(
+            "ims_import_imports", "Imports in the ledger, by state.", labels=["state"]
+        )
         counts = self._backend.ledger.imports.counts()
         for state in State:
             family.add_metric([state.value], counts.get(state, 0))
         yield family
-
-    def _family(self) -> GaugeMetricFamily:
-        return GaugeMetricFamily(
-            "ims_import_imports", "Imports in the ledger, by state.", labels=["state"]
-        )
 
 
 def add_metrics(app: FastAPI, backend: DirectBackend) -> None:

@@ -85,8 +85,7 @@ class HttpBackend:
 
     def _open(self, retries: Retry) -> requests.Session:
         session = requests.Session()
-        for scheme in ("http://", "https://"):
-            session.mount(scheme, HTTPAdapter(max_retries=retries))
+        session.mount(self._url, HTTPAdapter(max_retries=retries))
         if self._key is not None:
             session.headers["Authorization"] = f"Bearer {self._key.get_secret_value()}"
         return session
