@@ -87,6 +87,9 @@ class Failure(Frozen):
     http_status: int | None = None
     request_id: str | None = None
 
+    def __str__(self) -> str:
+        return f"{self.code}: {self.message}"
+
 
 class Progress(Frozen):
     """Progress of a job. `percent` is 0 to 100, and None unless the cloud reports it."""

@@ -40,6 +40,7 @@ from ims_worker.adapters.otc.tokens import read_state
 from ims_worker.errors import (
     CloudProblem,
     JobNotFound,
+    NameExists,
     NotSent,
     OutcomeUnknown,
     Refused,
@@ -136,7 +137,7 @@ def test_a_read_without_a_response_can_be_repeated(trouble: Exception) -> None:
         ((200, {}), OutcomeUnknown, "look-first"),
         ((200, {"job_id": ""}), OutcomeUnknown, "look-first"),
         ((204, b""), OutcomeUnknown, "look-first"),
-        ((400, ims("IMG.0009")), Refused, "look-first"),
+        ((400, ims("IMG.0009")), NameExists, "look-first"),
         ((400, ims("IMG.0018")), Refused, "look-first"),
         ((400, ims("IMG.0061")), Refused, "look-first"),
         ((400, ims("IMG.0015")), Refused, "hold"),

@@ -325,6 +325,44 @@ def test_polling_does_not_need_the_request(scenario: Scenario) -> None:
     assert scenario.run_to_end().state is State.SUCCEEDED
 
 
+# --- a name that exists ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("tags", [{}, {"ims-import-id": "another"}, {"team": "a"}])
+def test_a_name_of_another_image_is_tried_once_and_fails_with_its_id(
+    scenario: Scenario, tags: dict[str, str]
+) -> None:
+    other = scenario.cloud.add_image(scenario.now.name, image_url="other:file.qcow2", **tags)
+    scenario.cloud.refuse_next_create("IMG.0009")
+
+    end = scenario.submit()
+
+    assert end.error is not None
+    assert (end.state, end.error.code) == (State.FAILED, "IMG.0009")
+    assert end.error.message.endswith(f"image {other}")
+    assert "use another name" in end.error.hint
+    assert (scenario.cloud.creates, end.attempts) == (1, 1)
+
+
+def test_a_name_of_the_image_of_a_lost_response_is_followed(scenario: Scenario) -> None:
+    image_id = scenario.cloud.add_image(
+        scenario.now.name, image_url="bucket:file.qcow2", **{"ims-import-id": scenario.id}
+    )
+    scenario.cloud.refuse_next_create("IMG.0009")
+
+    end = scenario.run_to_end()
+
+    assert (end.state, end.image_id) == (State.SUCCEEDED, image_id)
+    assert scenario.cloud.creates == 1
+
+
+def test_a_name_that_no_image_has_is_searched_for_again(scenario: Scenario) -> None:
+    """IMS may list the image of a lost response late."""
+    scenario.cloud.refuse_next_create("IMG.0009")
+
+    assert scenario.submit().state is State.UNCERTAIN
+
+
 # --- lost responses -------------------------------------------------------------------------
 
 

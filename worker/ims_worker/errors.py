@@ -7,6 +7,7 @@
   - OutcomeUnknown   a create was sent and its response was lost: search before retrying
   - Refused          the cloud refused: do not repeat the same request
     - JobNotFound    IMS does not know the job
+    - NameExists     IMS has an image of this name, perhaps from the same import
   - LoginRefused     IAM refuses the credentials: one attempt, then logins are on hold
 """
 
@@ -26,7 +27,7 @@ class CloudProblem(Exception):
     def __init__(
         self, failure: Failure, *, tried: str, retry_after: timedelta | None = None
     ) -> None:
-        super().__init__(f"{failure.code}: {failure.message} [{tried}]")
+        super().__init__(f"{failure} [{tried}]")
         self.failure = failure
         self.tried = tried
         self.retry_after = retry_after
@@ -72,6 +73,10 @@ class Refused(CloudProblem):
 
 class JobNotFound(Refused):
     """IMS does not know the job: it was never created, or it is too old."""
+
+
+class NameExists(Refused):
+    """A create was refused because an image of this name exists, perhaps of the same import."""
 
 
 class LoginRefused(CloudProblem):

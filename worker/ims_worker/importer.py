@@ -5,6 +5,7 @@ Each method takes one step and returns what comes next; the caller schedules the
 
 import logging
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Final, Literal, Unpack
@@ -34,13 +35,17 @@ from ims_worker.decisions import (
     interpret_job,
     invalid_request,
     job_lost,
+    name_exists,
     ordinal,
+    own_images,
     progress_of,
+    same_source,
 )
 from ims_worker.errors import (
     CloudProblem,
     JobNotFound,
     LoginRefused,
+    NameExists,
     NotSent,
     OutcomeUnknown,
     Refused,
@@ -48,7 +53,6 @@ from ims_worker.errors import (
     ThrottleScope,
     Unavailable,
 )
-from ims_worker.orphans import import_id_of
 from ims_worker.ports import (
     Clouds,
     Cooldowns,
@@ -189,6 +193,8 @@ class Importer:
             job_id = service.create_image(request, import_id=record.id)
         except OutcomeUnknown as problem:
             return self._uncertain(record, f"the response to the request was lost: {problem}")
+        except NameExists as problem:
+            return self._name_exists(record, problem, service)
         except CloudProblem as problem:
             return self._not_created(record, problem)
         running = self.transitions.move(
@@ -201,10 +207,20 @@ class Importer:
         )
         return self._at_once(running)
 
+    def _name_exists(
+        self, record: ImportRecord, problem: NameExists, service: ImageService
+    ) -> NextStep:
+        """An image of this name is ours if an earlier response was lost; otherwise we fail."""
+        with suppress(CloudProblem):
+            images = service.images_named(record.name)
+            if images and not own_images(record, images):
+                return self._failed(record, name_exists(problem.failure, images[0]))
+        return self._uncertain(record, f"searching for its image: {problem}")
+
     def _not_created(self, record: ImportRecord, problem: CloudProblem) -> NextStep:
         """The request certainly has not created an image: wait and retry, or fail."""
         failure = problem.failure
-        reason = _text(failure)
+        reason = str(failure)
         pause = problem.retry_after or back_off(max(record.attempts, 1), first=self.policy.first)
         self._cool_down(record.project, problem)
         match problem, failure.error_class:
@@ -277,7 +293,7 @@ class Importer:
         retryable = failure.error_class is ErrorClass.RETRY and record.attempts < MAX_ATTEMPTS
         if not retryable or record.cancel or record.origin is Origin.ADOPTED:
             return self._failed(record, failure, polls=poll.polls)
-        reason = f"attempt {record.attempts} of {MAX_ATTEMPTS} failed, {_text(failure)}"
+        reason = f"attempt {record.attempts} of {MAX_ATTEMPTS} failed, {failure}"
         pause = back_off(record.attempts, first=self.policy.first)
         return self._wait(
             record, reason, pause, waits_for=WaitsFor.CLOUD, error=failure, job_id=None
@@ -333,7 +349,7 @@ class Importer:
         return Finished(succeeded)
 
     def _settled(self, record: ImportRecord) -> bool:
-        """Whether the cloud had time to show what it did since the last transition."""
+        """Whether the cloud had time to show the effect of the last transition."""
         return self.now() - (record.updated_at or record.created_at) >= self.policy.settle
 
     def _cancel_image(
@@ -368,7 +384,7 @@ class Importer:
         images = service.images_tagged(record.id)
         if not images:
             since = record.created_at - CLOCK_SKEW
-            images = _same_source(record, service.images_named(record.name, since=since))
+            images = same_source(record, service.images_named(record.name, since=since))
         match self._of_this_attempt(record, images):
             case [image]:
                 reason = "job id lost; its image was found"
@@ -444,7 +460,7 @@ class Importer:
         self, record: ImportRecord, failure: Failure, **changes: Unpack[Changes]
     ) -> Finished:
         if record.cancel:
-            reason = f"canceled; it had already failed: {_text(failure)}"
+            reason = f"canceled; it had already failed: {failure}"
             return self._canceled(record, reason, **changes)
         changes["error"] = failure
         return Finished(
@@ -452,7 +468,7 @@ class Importer:
                 record.id,
                 from_state=record.state,
                 to=State.FAILED,
-                reason=_text(failure),
+                reason=str(failure),
                 **changes,
             )
         )
@@ -468,11 +484,8 @@ class Importer:
         self, record: ImportRecord, poll: PollState, *, at_least: timedelta | None = None
     ) -> PollAgain:
         eta_s = poll.progress.eta_s
-        pause = self.policy.pause(
-            poll.polls,
-            eta=None if eta_s is None else timedelta(seconds=eta_s),
-            overdue=record.overdue,
-        )
+        eta = None if eta_s is None else timedelta(seconds=eta_s)
+        pause = self.policy.pause(poll.polls, eta=eta, overdue=record.overdue)
         return PollAgain(max(pause, at_least or pause), record, poll)
 
     def _at_once(self, record: ImportRecord, poll: PollState | None = None) -> NextStep:
@@ -484,17 +497,3 @@ class Importer:
 def _job_id(record: ImportRecord) -> JobId:
     assert record.job_id is not None, f"import {record.id} is {record.state} without a job id"  # noqa: S101  # guaranteed by the transitions
     return JobId(record.job_id)
-
-
-def _text(failure: Failure) -> str:
-    return f"{failure.code}: {failure.message}"
-
-
-def _same_source(record: ImportRecord, images: Sequence[ImageFacts]) -> list[ImageFacts]:
-    """Images made from our file (unknown if adopted), except those tagged for another import."""
-    origin = record.image_url and f"file,{record.image_url}"
-    return [
-        image
-        for image in images
-        if origin and image.data_origin == origin and import_id_of(image) in (None, record.id)
-    ]

@@ -54,7 +54,7 @@ class ImageService(Protocol):
 
     def create_image(self, request: ImportRequest, *, import_id: str) -> JobId:
         """Send the create once. Raises NotSent or Unavailable (nothing was created),
-        OutcomeUnknown, Refused or LoginRefused."""
+        OutcomeUnknown, Refused (NameExists for a name that is taken) or LoginRefused."""
         ...
 
     def read_job(self, job_id: JobId) -> CloudJob:
@@ -67,7 +67,7 @@ class ImageService(Protocol):
 
     def images_tagged(self, import_id: str) -> Sequence[ImageFacts]: ...
 
-    def images_named(self, name: str, *, since: datetime) -> Sequence[ImageFacts]: ...
+    def images_named(self, name: str, *, since: datetime | None = None) -> Sequence[ImageFacts]: ...
 
     def private_images(self) -> Sequence[ImageFacts]:
         """All private images of the project."""

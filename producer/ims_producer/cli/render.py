@@ -271,7 +271,7 @@ def _age(record: ImportRecord) -> str:
 def summary(record: ImportRecord) -> str:
     """The most important fact: the error, the image, the reason or the job."""
     if record.error and record.state is State.FAILED:
-        return f"{record.error.code}: {record.error.message}"
+        return str(record.error)
     if record.state is State.SUCCEEDED:
         return f"image {record.image_id}"
     overdue = "overdue; " if record.overdue else ""
@@ -309,7 +309,7 @@ def _facts(result: ImportResult) -> Iterator[tuple[str, object]]:
     yield "state", result.state
     yield "reason", None if result.error else result.reason
     if result.error:
-        yield "error", f"{result.error.code}: {result.error.message}"
+        yield "error", result.error
         yield "what to do", result.error.hint
         yield "request id", result.error.request_id
     late = "yes, it ended late" if result.state.terminal else "yes, tracking continues"

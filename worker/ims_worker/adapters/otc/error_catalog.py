@@ -31,6 +31,7 @@ class Meaning(Enum):
     """The project may not make any API call for now."""
     UNSURE_AFTER_CREATE = auto()
     """As the answer to a create: the image may have been created nevertheless."""
+    NAME_EXISTS = auto()
     ACCOUNT_LOCKED = auto()
 
 
@@ -106,7 +107,8 @@ _IMG: Final = _table(
         (
             "0009",
             LOOK_FIRST,
-            "An image of this name exists; it may be from this import. If not, use another name.",
+            "An image of this name exists: use another name, or delete that image.",
+            Meaning.NAME_EXISTS,
         ),
         (
             (

@@ -24,6 +24,7 @@ from ims_worker.adapters.otc.tokens import Now
 from ims_worker.errors import (
     CloudProblem,
     JobNotFound,
+    NameExists,
     NotSent,
     OutcomeUnknown,
     Refused,
@@ -161,9 +162,10 @@ class ImsService:
         images = self._images({"tag": f"{IMPORT_ID_TAG}={import_id}"})
         return [image for image in images if tags.intersection(image.tags)]
 
-    def images_named(self, name: str, *, since: datetime) -> Sequence[ImageFacts]:
-        moment = since.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-        images = self._images({"name": name, "created_at": f"gte:{moment}"})
+    def images_named(self, name: str, *, since: datetime | None = None) -> Sequence[ImageFacts]:
+        moment = since.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ") if since else ""
+        created = {"created_at": f"gte:{moment}"} if moment else {}
+        images = self._images({"name": name, **created})
         # Timestamps of this format sort as text.
         return [
             image
@@ -300,6 +302,8 @@ class ImsService:
             return self._unavailable(response, failure)
         if not _is_refusal(response.status):
             return OutcomeUnknown(_with_class(failure, ErrorClass.LOOK_FIRST), tried=response.tried)
+        if meaning is Meaning.NAME_EXISTS:
+            return NameExists(failure, tried=response.tried)
         if meaning is Meaning.UNSURE_AFTER_CREATE:
             return Refused(_with_class(failure, ErrorClass.LOOK_FIRST), tried=response.tried)
         if failure.error_class is ErrorClass.RETRY:
