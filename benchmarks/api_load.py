@@ -25,7 +25,7 @@ from typing import Any, Final
 from whole_chain import machine
 
 from ims_sandbox.process import Process, free_port, listens
-from ims_sandbox.stack import Stack
+from ims_sandbox.stack import Stack, StackOptions
 
 HERE: Final = Path(__file__).parent
 BODY: Final = json.dumps({"name": "image", "image_url": "images:a.qcow2", "min_disk": 40})
@@ -57,8 +57,9 @@ class Reading:
 def main() -> int:
     given = _arguments()
     readings: list[Reading] = []
+    settings = {"API_RATE_PER_MINUTE": "100000000"}
     with (
-        Stack.running(workers=0, api=True, settings={"API_RATE_PER_MINUTE": "100000000"}) as stack,
+        Stack.running(StackOptions(workers=0, api=True, settings=settings)) as stack,
         _bare(stack) as bare_port,
     ):
         if stack.api is None:
@@ -96,14 +97,16 @@ def _arguments() -> argparse.Namespace:
 def _bare(stack: Stack) -> Iterator[int]:
     port = free_port()
     argv = ["-m", "uvicorn", "--app-dir", str(HERE), "bare_route:app", "--port", str(port)]
-    part = Process.launch(
-        "bare",
-        [sys.executable, *argv, "--log-level", "warning"],
+    part = Process(
+        name="bare",
+        argv=[sys.executable, *argv, "--log-level", "warning"],
         env=os.environ | {"BARE_BROKER": stack.redis_url},
         folder=stack.folder,
+        ready=lambda: listens(port),
     )
+    part.start()
     try:
-        part.wait_ready(lambda: listens(port))
+        part.wait_ready()
         yield port
     finally:
         part.stop()

@@ -29,7 +29,7 @@ from ims_config.records import Progress, State
 from ims_ledger import Ledger
 from ims_producer import Client
 from ims_sandbox.cloud import CloudOptions
-from ims_sandbox.stack import Stack
+from ims_sandbox.stack import Stack, StackOptions
 from ims_worker.adapters.otc.clouds import OpenStackClouds
 from ims_worker.bootstrap import polling_policy
 from ims_worker.decisions import JobRuns, interpret_job, progress_of
@@ -62,7 +62,8 @@ def main() -> int:
     given = _arguments()
     settings = {"MAX_ACTIVE_PER_PROJECT": str(NO_LIMIT)}
     readings: list[Reading] = []
-    with Stack.running(cloud=CLOUD, concurrency=given.concurrency, settings=settings) as stack:
+    options = StackOptions(cloud=CLOUD, concurrency=given.concurrency, settings=settings)
+    with Stack.running(options) as stack:
         # The plain calls find the cloud as the worker does.
         os.environ.update(stack.env)
         for number in range(1, given.rounds + 1):

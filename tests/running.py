@@ -1,6 +1,7 @@
 """A running stack with the operations that integration tests need."""
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -19,7 +20,7 @@ from ims_ledger import Ledger, NotFound
 from ims_producer import Client
 from ims_sandbox import bucket, diskimages
 from ims_sandbox.cloud import CloudOptions
-from ims_sandbox.stack import Stack
+from ims_sandbox.stack import Stack, StackOptions
 
 QUICK = CloudOptions(job_seconds=(0.5, 1.0))
 
@@ -36,7 +37,7 @@ class Running:
     @classmethod
     @contextmanager
     def start(cls, *, wrong_password: bool = False, **options: Any) -> Iterator[Self]:
-        with Stack.running(s3=True, cloud=QUICK, **options) as stack:
+        with Stack.running(StackOptions(s3=True, cloud=QUICK, **options)) as stack:
             if wrong_password:
                 clouds = Path(stack.env["OS_CLIENT_CONFIG_FILE"])
                 clouds.write_text(clouds.read_text().replace(QUICK.password, "wrong-password"))
@@ -100,6 +101,33 @@ class Running:
         [worker] = self.stack.workers
         self.stack.kill(worker)
         self.stack.worker()
+
+
+def restart_redis(stack: Stack, pause_s: float = 0) -> None:
+    """Stop the server, which loses all data, and start it at the same address."""
+    with without_redis(stack):
+        time.sleep(pause_s)
+
+
+@contextmanager
+def without_redis(stack: Stack) -> Iterator[None]:
+    """Stop the server for the block; it restarts empty at the same address."""
+    valkey = stack.process("valkey")
+    valkey.kill()
+    yield
+    valkey.start()
+    valkey.wait_ready()
+
+
+@contextmanager
+def without_cloud(stack: Stack) -> Iterator[None]:
+    """Suspend the cloud for the block; it keeps its state."""
+    cloud = stack.process("cloud")
+    cloud.signal(signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        cloud.signal(signal.SIGCONT)
 
 
 @contextmanager

@@ -19,8 +19,9 @@ from ims_producer import Client
 from ims_producer.cli import render
 from ims_sandbox import bucket, diskimages
 from ims_sandbox.cloud import CloudOptions
+from ims_sandbox.folders import write_secret
 from ims_sandbox.process import ProcessFailed
-from ims_sandbox.stack import Stack
+from ims_sandbox.stack import Stack, StackOptions
 
 BUCKET: Final = "demo-images"
 FOLDER: Final = "uploads"
@@ -98,14 +99,8 @@ def _stack(console: Console, *, workers: int, api: bool = False) -> Iterator[Sta
     began = monotonic()
     cloud = CloudOptions(password=secrets.token_urlsafe(16), job_seconds=JOB_SECONDS)
     console.print("Starting")
-    with Stack.running(
-        workers=workers,
-        flower=True,
-        api=api,
-        s3=True,
-        cloud=cloud,
-        on_progress=lambda step: console.print(f"  · {step}"),
-    ) as stack:
+    options = StackOptions(workers=workers, flower=True, api=api, s3=True, cloud=cloud)
+    with Stack.running(options, lambda step: console.print(f"  · {step}")) as stack:
         console.print(f"  ready after {monotonic() - began:.1f} s\n")
         yield stack
 
@@ -177,11 +172,12 @@ def _print_addresses(console: Console, stack: Stack, addresses: list[str]) -> No
     flower, api = stack.flower, stack.api
     if flower is None or api is None:
         raise ValueError("up needs Flower and the API")
+    user, password = flower.auth
     rows = [
         ("cloud (IAM, IMS)", f"{stack.cloud_url}/v3"),
         ("S3", f"{stack.s3_url}"),
         ("Redis (Valkey)", stack.redis_url),
-        ("Flower", f"{flower.url}   user {flower.user}   password {flower.password}"),
+        ("Flower", f"{flower.url}   user {user}   password {password}"),
         ("HTTP API", f"{api.url}/docs   key in $API_KEY"),
     ]
     console.print("\n[bold]The stack is running[/] on this machine only. Ctrl-C stops it.\n")
@@ -215,8 +211,7 @@ def _write_env(stack: Stack) -> Path:
     # The command line of this installation.
     lines.append(f"export PATH={shlex.quote(str(Path(sys.executable).parent))}:$PATH")
     env = stack.folder / "env"
-    env.touch(mode=0o600)
-    env.write_text("\n".join(lines) + "\n")
+    write_secret(env, "\n".join(lines) + "\n")
     return env
 
 

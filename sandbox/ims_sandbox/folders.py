@@ -24,6 +24,12 @@ def stack_folder() -> Iterator[Path]:
         yield Path(name)
 
 
+def write_secret(path: Path, text: str) -> None:
+    """Write a file that only its owner can read."""
+    path.touch(mode=0o600)
+    path.write_text(text)
+
+
 def remove_abandoned() -> None:
     """Remove folders whose owner was killed; the kernel released their locks."""
     for lock in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*/{_LOCK}"):

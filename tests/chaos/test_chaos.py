@@ -13,7 +13,7 @@ import pytest
 from chaos.own_postgres import own_postgres
 from chaos.storm import HEADER, MILD, ROUGH, Storm, Verdict, deadly_worker, weather
 from redis import Redis
-from running import Running
+from running import Running, restart_redis
 
 from ims_config.settings import Settings
 from ims_sandbox.stack import Stack
@@ -32,7 +32,7 @@ STORMS = (
     Storm(name="rough cloud", faults=ROUGH, seed=7),
     Storm(name="rough cloud and kills", faults=ROUGH, kills=1, seed=11),
     Storm(name="Redis flushed", faults=MILD, disaster=flush_redis, seed=3),
-    Storm(name="Redis restarted empty", faults=MILD, disaster=Stack.restart_redis, seed=5),
+    Storm(name="Redis restarted empty", faults=MILD, disaster=restart_redis, seed=5),
     Storm(name="PostgreSQL crashes, and kills", faults=MILD, kills=1, postgres=True, seed=13),
 )
 

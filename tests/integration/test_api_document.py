@@ -9,7 +9,7 @@ from schemathesis import Case
 
 from ims_config.settings import Settings
 from ims_producer.api.app import make_app
-from ims_sandbox.stack import ApiEndpoint, Stack
+from ims_sandbox.stack import ApiEndpoint, Stack, StackOptions
 
 schema = schemathesis.openapi.from_dict(make_app(Settings()).openapi())
 # JSON Schema cannot tell rules over several fields, which cursor is somebody's (422), nor which
@@ -33,7 +33,8 @@ def cases(count: int) -> settings:
 
 @pytest.fixture(scope="module")
 def api() -> Iterator[ApiEndpoint]:
-    with Stack.running(workers=1, api=True, settings={"API_RATE_PER_MINUTE": "1000000"}) as stack:
+    options = StackOptions(api=True, settings={"API_RATE_PER_MINUTE": "1000000"})
+    with Stack.running(options) as stack:
         assert stack.api is not None
         yield stack.api
 

@@ -291,12 +291,15 @@ class Installation:
         return self.run(service, *map(plainly, argv)).returncode == 0
 
     def start(self, service: str) -> Process:
-        return Process.launch(
-            service,
-            self.service(service)["command"],
+        process = Process(
+            name=service,
+            argv=self.service(service)["command"],
             env=self.env(service),
             folder=self.folder,
+            ready=partial(self.healthy, service),
         )
+        process.start()
+        return process
 
 
 @pytest.fixture
@@ -341,7 +344,7 @@ def up(installation: Installation, *services: str) -> Iterator[None]:
         for service in services:
             part = installation.start(service)
             parts.append(part)
-            part.wait_ready(partial(installation.healthy, service))
+            part.wait_ready()
         yield
     finally:
         for part in parts:

@@ -56,7 +56,7 @@ def pages_of(running: Running) -> dict[str, str]:
     assert flower is not None
     names = ("tasks", "workers", "broker", "api/tasks", "api/workers", "metrics")
     return {
-        name: requests.get(f"{flower.url}/{name}", headers=flower.header, timeout=20).text
+        name: requests.get(f"{flower.url}/{name}", auth=flower.auth, timeout=20).text
         for name in names
     }
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 from builders import a_body
-from running import Running, until
+from running import Running, restart_redis, until, without_cloud, without_redis
 
 
 @pytest.fixture
@@ -44,7 +44,7 @@ def test_a_worker_waits_for_redis_and_goes_on_by_itself(running: Running) -> Non
     until(lambda: set(running.states(ids)) == {"RUNNING"}, "all run")
     [worker] = running.stack.workers
 
-    running.stack.restart_redis(pause_s=10)
+    restart_redis(running.stack, pause_s=10)
 
     until(lambda: set(running.states(ids)) == {"SUCCEEDED"}, "all ended", seconds=90)
     assert running.stack.workers == [worker]
@@ -62,7 +62,7 @@ def test_a_worker_outlives_a_redis_that_goes_with_requests_in_hand(
     until(lambda: set(running.states(ids)) == {"SUBMITTING"}, "all are being asked for")
     [worker] = running.stack.workers
 
-    running.stack.restart_redis(pause_s)
+    restart_redis(running.stack, pause_s)
     running.cloud(latency_s=0)
 
     until(lambda: set(running.states(ids)) == {"SUCCEEDED"}, "all ended", seconds=90)
@@ -78,7 +78,7 @@ def test_a_cloud_that_hangs_for_a_while_fails_no_import_and_doubles_none(running
     before = running.client.submit(a_body(name="before"))
     until(lambda: running.states([before]) == ["RUNNING"], "it runs")
 
-    with running.stack.without_cloud():
+    with without_cloud(running.stack):
         during = running.client.submit(a_body(name="during"))
         until(lambda: running.states([during]) == ["UNCERTAIN"], "its answer did not come")
         reason = running.client.get(during).reason or ""
@@ -93,7 +93,7 @@ def test_a_client_that_lives_on_records_what_it_is_asked_while_redis_is_gone(
 ) -> None:
     before = running.client.submit(a_body(name="before"))
 
-    with running.stack.without_redis():
+    with without_redis(running.stack):
         during = running.client.submit_import(a_body(name="during"))
     after = running.client.submit(a_body(name="after"))
 

@@ -10,7 +10,7 @@ import pytest
 from running import until
 
 from ims_sandbox.process import ProcessFailed
-from ims_sandbox.stack import Stack
+from ims_sandbox.stack import Stack, StackOptions
 
 
 def alive(pid: int) -> bool:
@@ -22,7 +22,7 @@ def alive(pid: int) -> bool:
 
 
 def test_a_stack_leaves_no_process_and_no_file() -> None:
-    with Stack.running(flower=True, s3=True) as stack:
+    with Stack.running(StackOptions(flower=True, s3=True)) as stack:
         folder = stack.folder
         pids = [part.process.pid for part in stack.processes]
         assert all(alive(pid) for pid in pids)
@@ -66,7 +66,7 @@ def test_what_the_surroundings_say_about_other_clouds_does_not_reach_it(
 def test_a_part_that_cannot_start_is_named_with_the_end_of_its_log() -> None:
     with (
         pytest.raises(ProcessFailed, match=r"(?s)worker1.*IMS_IMPORT_POLL_MAX_S|poll_max_s"),
-        Stack.running(settings={"POLL_MAX_S": "-1"}),
+        Stack.running(StackOptions(settings={"POLL_MAX_S": "-1"})),
     ):
         pass
 
