@@ -18,8 +18,14 @@ if TYPE_CHECKING:
 POSTGRES = "IMS_IMPORT_TEST_POSTGRES_URL"
 # Files that take longest, so that no xdist worker starts one of them last.
 LONGEST = (
-    "test_api_document.py",
+    "test_first_run.py",
+    "test_shared_token.py",
+    "test_webhooks_on_a_stack.py",
     "test_outages.py",
+    "test_backends.py",
+    "test_readme.py",
+    "test_stack.py",
+    "test_api_document.py",
     "test_bucket_polling.py",
     "test_api.py",
     "test_manifests.py",
@@ -28,12 +34,12 @@ LONGEST = (
     "test_chain.py",
     "test_over_http.py",
     "test_how_to.py",
-    "test_backends.py",
-    "test_webhooks_on_a_stack.py",
     "test_flower_in_a_browser.py",
     "test_no_secret_leaves.py",
     "test_huge_bucket.py",
     "test_benchmark.py",
+    "test_any_response.py",
+    "test_any_order.py",
 )
 
 
