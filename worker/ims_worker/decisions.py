@@ -1,13 +1,11 @@
 """What the cloud's responses mean and when to poll next: decisions without I/O or clock."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final
 
 from ims_config.import_request import InvalidRequest
 from ims_config.records import ErrorClass, Failure, ImageFacts, ImportRecord, Progress
-from ims_worker.orphans import import_id_of
 from ims_worker.ports import CloudJob, ImageId, JobStatus
 
 # Shorter pauses near the end report it sooner; this is the shortest.
@@ -134,24 +132,3 @@ def name_exists(failure: Failure, image: ImageFacts) -> Failure:
     """Another image has the name: the import fails and names that image."""
     message = f"{failure.message.removesuffix('.')}: image {image.id}"
     return failure.model_copy(update={"message": message, "error_class": ErrorClass.PERMANENT})
-
-
-def own_images(record: ImportRecord, images: Sequence[ImageFacts]) -> list[ImageFacts]:
-    """Images that this import may have created."""
-    tagged = [image for image in images if import_id_of(image) == record.id]
-    return tagged or same_source(record, images)
-
-
-def same_source(record: ImportRecord, images: Sequence[ImageFacts]) -> list[ImageFacts]:
-    """Images made from our file (`__data_origin`), except those with the tag of another import.
-
-    The file of an adopted import is unknown.
-    """
-    if record.image_url is None:
-        return []
-    origin = f"file,{record.image_url}"
-    return [
-        image
-        for image in images
-        if image.data_origin == origin and import_id_of(image) in (None, record.id)
-    ]

@@ -37,9 +37,7 @@ from ims_worker.decisions import (
     job_lost,
     name_exists,
     ordinal,
-    own_images,
     progress_of,
-    same_source,
 )
 from ims_worker.errors import (
     CloudProblem,
@@ -53,6 +51,7 @@ from ims_worker.errors import (
     ThrottleScope,
     Unavailable,
 )
+from ims_worker.ownership import own_images, same_source
 from ims_worker.ports import (
     Clouds,
     Cooldowns,

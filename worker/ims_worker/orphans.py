@@ -2,18 +2,9 @@
 
 from collections.abc import Iterable, Iterator, Mapping
 
-from ims_config.names import IMPORT_ID_TAG
 from ims_config.records import ImageFacts, ImportRecord, State
 from ims_config.worker_reports import OrphanedImage
-
-
-def import_id_of(image: ImageFacts) -> str | None:
-    """The import that made an image, by its tag, written `key=value` or `key.value`."""
-    for tag in image.tags:
-        for sign in "=.":
-            if tag.startswith(f"{IMPORT_ID_TAG}{sign}"):
-                return tag[len(IMPORT_ID_TAG) + 1 :]
-    return None
+from ims_worker.ownership import import_id_of
 
 
 def orphans(

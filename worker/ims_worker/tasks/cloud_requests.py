@@ -22,7 +22,8 @@ from ims_config.worker_reports import (
 from ims_worker import bootstrap
 from ims_worker.bootstrap import Services
 from ims_worker.errors import CloudProblem
-from ims_worker.orphans import import_id_of, missing, orphans
+from ims_worker.orphans import missing, orphans
+from ims_worker.ownership import import_id_of
 from ims_worker.ports import ImageId
 
 P = ParamSpec("P")
