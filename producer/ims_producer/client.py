@@ -15,7 +15,7 @@ from ims_ledger.outbox import Delivery, DeliveryState
 from ims_ledger.webhook_endpoints import Webhook
 from ims_producer.backends.direct import FIND_S, GC_S, RESUME_S, DirectBackend
 from ims_producer.backends.http import HttpBackend
-from ims_producer.backends.values import ImportFilter, Submission
+from ims_producer.backends.protocol import Backend, ImportFilter, Submission
 from ims_producer.checks import Check
 from ims_producer.waiting import OnProgress, StillTracked, wait_until_settled
 
@@ -30,8 +30,9 @@ class Client:
 
     def __init__(self, settings: ClientSettings | None = None) -> None:
         settings = settings or ClientSettings()
-        # mypy checks every call against both backends.
-        self.backend = HttpBackend(settings) if settings.api_url else DirectBackend(settings)
+        self.backend: Backend = (
+            HttpBackend(settings) if settings.api_url else DirectBackend(settings)
+        )
 
     def close(self) -> None:
         self.backend.close()

@@ -28,7 +28,7 @@ from ims_producer.api.schemas import (
     Resolve,
 )
 from ims_producer.api.stream import EVENT_STREAM, event_stream
-from ims_producer.backends.values import Submission
+from ims_producer.backends.protocol import Submission
 from ims_producer.http_contract import (
     Events,
     FieldError,

@@ -38,7 +38,7 @@ from ims_ledger.api_keys import ApiKey
 from ims_ledger.outbox import Delivery, DeliveryState
 from ims_ledger.webhook_endpoints import Webhook
 from ims_producer import checks
-from ims_producer.backends.values import ImportFilter, Submission
+from ims_producer.backends.protocol import ImportFilter, Submission
 from ims_producer.checks import Check
 from ims_producer.errors import WorkerRefused, WorkerUnavailable
 

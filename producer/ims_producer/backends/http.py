@@ -23,7 +23,7 @@ from ims_ledger.api_keys import ApiKey
 from ims_ledger.errors import ConcurrentTransition, InvalidState, KeyConflict, Kind, NotFound
 from ims_ledger.outbox import Delivery, DeliveryState
 from ims_ledger.webhook_endpoints import Webhook
-from ims_producer.backends.values import ImportFilter, Submission
+from ims_producer.backends.protocol import ImportFilter, Submission
 from ims_producer.checks import Check
 from ims_producer.errors import ApiUnavailable, KeyRefused, WorkerRefused, WorkerUnavailable
 from ims_producer.http_contract import (
