@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from concurrent.futures import Future
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -11,14 +12,14 @@ import requests
 from ims_client import IMS_URL, NOON, PROJECT, Reply, Wire, dropped, log_in, session_on
 
 from ims_config.import_request import ImportRequest
-from ims_config.records import ImageFacts
+from ims_config.records import ErrorClass, Failure, ImageFacts
 from ims_sandbox.cloud.api import Api, Request, parse_address
 from ims_sandbox.cloud.faults import Dropped, Fault, Kind
 from ims_sandbox.cloud.options import CloudOptions
-from ims_sandbox.cloud.state import CloudState, Image, Job
+from ims_sandbox.cloud.state import CloudState, Flaw, Image, Job
 from ims_worker.adapters.otc.auth import SharedToken, SharedTokenAuth
 from ims_worker.adapters.otc.ims import ImsService
-from ims_worker.errors import CloudProblem
+from ims_worker.errors import CloudProblem, LoginRefused
 from ims_worker.ports import ImageId, JobId
 
 # Long compared to what the clock of a test moves: polls alone advance a job.
@@ -58,6 +59,7 @@ class SimulatedIms(ImsService):
         self._api = Api(self.state)
         self._next_problem: CloudProblem | None = None
         self._statuses: dict[str, str] = {}
+        self._logins_refused = False
         token = SharedToken(self._log_in, None, now=now)
         super().__init__(session_on(self.wire), SharedTokenAuth(token), region="eu-de", now=now)
 
@@ -103,6 +105,28 @@ class SimulatedIms(ImsService):
         """The next call of any kind has this fault."""
         self._fault(kind, seconds=seconds)
 
+    def answer(self, reply: Reply | Exception) -> None:
+        """From now on, something else than IMS answers every call, or nothing does."""
+        self.wire.reply = lambda _: reply
+
+    def refuse_logins(self) -> None:
+        """The password has changed: IMS refuses the token, and IAM the login."""
+        self._logins_refused = True
+        self.answer((401, {"error_code": "APIGW.0301", "error_msg": "Incorrect IAM token."}))
+
+    def answer_again(self) -> None:
+        """IMS itself answers again."""
+        self._logins_refused = False
+        self.wire.reply = self._respond
+
+    def end_jobs(self, *, failed: bool = False) -> None:
+        """All jobs end now."""
+        for job in self.state.jobs.values():
+            job.seconds = 0
+            if failed:
+                job.flaw = Future()
+                job.flaw.set_result(Flaw("IMG.0057", "The image file is empty."))
+
     def forget_jobs(self) -> None:
         """IMS no longer knows any job."""
         self.state.jobs.clear()
@@ -147,6 +171,14 @@ class SimulatedIms(ImsService):
         self.state.faults.add(Fault(kind=kind, call=call, **options))
 
     def _log_in(self) -> str:
+        if self._logins_refused:
+            failure = Failure(
+                code="IAM.0001",
+                message="The username or password is wrong.",
+                error_class=ErrorClass.AUTH,
+                hint="Correct it, then run: ims-import resume",
+            )
+            raise LoginRefused(failure, tried="POST /v3/auth/tokens (HTTP 401)")
         reply = log_in(self._api)
         return json.dumps(
             {"auth_token": reply.headers["X-Subject-Token"], "body": json.loads(reply.content)}

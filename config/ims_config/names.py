@@ -43,7 +43,8 @@ QUEUE_OF: Final = {
 DUE_KEY: Final = "ims-import:due"
 # HASH: import id → generation of the only message that may poll.
 GENERATION_KEY: Final = "ims-import:generation"
-# HASH: import id → JSON {percent, source, eta_s, polls}, which changes too often for the ledger.
+# HASH: import id → JSON {percent, source, eta_s, polls, last_poll_at, failures}, which change too
+# often for the ledger.
 LIVE_KEY: Final = "ims-import:live"
 # STRING with a TTL: the worker whose scheduler is elected.
 LEADER_KEY: Final = "ims-import:leader"

@@ -91,6 +91,30 @@ class Failure(Frozen):
         return f"{self.code}: {self.message}"
 
 
+class PollError(Frozen):
+    """Why the last poll of an import failed. The import itself continues in the cloud."""
+
+    model_config = ConfigDict(frozen=True, populate_by_name=True, serialize_by_alias=True)
+
+    code: str
+    message: str
+    error_class: ErrorClass = Field(alias="class")
+    hint: str
+    since: AwareDatetime
+    """The time of the first of the failed polls in a row."""
+    count: int | None = None
+    """Failed polls in a row; None if Redis, which counts them, cannot tell."""
+
+    @property
+    def lasting(self) -> bool:
+        """Whether waiting does not help: a person must change something."""
+        return self.error_class is not ErrorClass.RETRY
+
+    def __str__(self) -> str:
+        """Constant while polls fail for the same reason."""
+        return f"polls fail since {self.since:%Y-%m-%d %H:%M:%S} UTC: {self.code}: {self.message}"
+
+
 class Progress(Frozen):
     """Progress of a job. `percent` is 0 to 100, and None unless the cloud reports it."""
 
@@ -121,6 +145,12 @@ class ImportRecord(Frozen):
     image_id: str | None = None
     progress: Progress = Progress()
     error: Failure | None = None
+    poll_error: PollError | None = None
+    """None if the last poll succeeded. While it is set, `progress` is unknown."""
+    last_poll_at: AwareDatetime | None = None
+    """When the cloud was asked last; None if not yet, or if Redis cannot tell."""
+    next_poll_at: AwareDatetime | None = None
+    """When the next step is due; None after the end, or if Redis cannot tell."""
     attempts: int = 0
     polls: int = 0
     created_at: AwareDatetime

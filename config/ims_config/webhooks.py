@@ -33,8 +33,15 @@ class WebhookEvent(StrEnum):
     FAILED = "import.failed"
     CANCELED = "import.canceled"
     UNCERTAIN = "import.uncertain"
+    UNREACHABLE = "import.unreachable"
+    REACHABLE = "import.reachable"
 
 
+_EVENT_OF_KIND: Final = {
+    "overdue": WebhookEvent.OVERDUE,
+    "unreachable": WebhookEvent.UNREACHABLE,
+    "reachable": WebhookEvent.REACHABLE,
+}
 _EVENT_OF_STATE: Final = {
     State.RUNNING: WebhookEvent.SUBMITTED,
     State.UNCERTAIN: WebhookEvent.UNCERTAIN,
@@ -46,8 +53,8 @@ _EVENT_OF_STATE: Final = {
 
 def webhook_event_for(kind: str, to: State | None, *, new_job: bool) -> WebhookEvent | None:
     """The webhook event of a ledger event of this kind, or of a transition to this state."""
-    if kind == "overdue":
-        return WebhookEvent.OVERDUE
+    if event := _EVENT_OF_KIND.get(kind):
+        return event
     if to is State.RUNNING and not new_job:
         # Tracking of a known job resumes: receivers already got SUBMITTED.
         return None

@@ -5,7 +5,7 @@ from typing import Literal, TypedDict
 
 from pydantic import BaseModel
 
-from ims_config.records import Failure, ImageFacts, WaitsFor
+from ims_config.records import Failure, ImageFacts, PollError, WaitsFor
 
 
 class Changes(TypedDict, total=False):
@@ -16,6 +16,7 @@ class Changes(TypedDict, total=False):
     image_id: str | None
     image: ImageFacts | None
     error: Failure | None
+    poll_error: PollError | None
     waits_for: WaitsFor | None
     cancel: Literal["delete", "leave"] | None
     overdue: bool

@@ -41,6 +41,10 @@ def append(
         [number] = added.inserted_primary_key or [0]
         # The record that receivers get is the one after the transition.
         current = read(db, record.id)
+        if "poll_error" in changes:
+            # The poll that caused the event is the last one, and its count is known.
+            last = {"poll_error": changes["poll_error"], "last_poll_at": at}
+            current = current.model_copy(update=last)
         outbox.enqueue(db, current, event, urls, occasion=f"event {number}", at=at)
 
 

@@ -243,6 +243,10 @@ class Imports:
         with transaction(self._engine, write=False) as db:
             return {State(state): number for state, number in db.execute(query)}
 
+    def with_poll_errors(self) -> list[ImportRecord]:
+        """Every import whose last poll failed."""
+        return self._where(imports.c.poll_error.is_not(None))
+
     def waiting_for(self, what: WaitsFor, *, cloud: str | None) -> list[str]:
         """Ids of the WAITING imports of a cloud that wait for this."""
         query = select(imports.c.id).where(

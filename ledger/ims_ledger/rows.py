@@ -31,6 +31,9 @@ def result_of(row: Mapping[str, Any] | RowMapping) -> ImportResult:
 
 def _fields(row: Mapping[str, Any] | RowMapping) -> dict[str, Any]:
     fields = dict(row)
+    if fields.get("poll_error"):
+        # The count at the time of the write: polls that failed since then are counted in Redis.
+        fields["poll_error"] = {**fields["poll_error"], "count": None}
     if fields["origin"] == Origin.ADOPTED:
         return fields | dict.fromkeys(NOT_REQUESTED)
     return fields | {"request": upgrade_request(fields["request"], fields["request_version"])}

@@ -70,6 +70,8 @@ class ImportRow(Base):
     image_id: Mapped[str | None] = mapped_column(String(64))
     error: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
     image: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
+    # Written when it changes; Redis counts the failures between.
+    poll_error: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
     attempts: Mapped[int] = mapped_column(default=0)
     polls: Mapped[int] = mapped_column(default=0)
     created_at: Mapped[datetime] = mapped_column(UtcTime)

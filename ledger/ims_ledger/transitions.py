@@ -12,6 +12,7 @@ from ims_config.records import (
     ImportRecord,
     ImportResult,
     Origin,
+    PollError,
     Progress,
     State,
     WaitsFor,
@@ -244,6 +245,23 @@ class Transitions:
             append(db, current, kind, at=self._now(), reason=reason, changes=changes)
             return read(db, import_id)
 
+    def report_poll_error(self, import_id: str, error: PollError | None) -> ImportResult:
+        """Store why polls fail, or None when they succeed again, with one event per change.
+
+        Polls that fail with the same code change nothing, and the end of an import is the end of
+        its polls.
+        """
+        with transaction(self._engine, write=True) as db:
+            current = read(db, import_id)
+            if current.state in TERMINAL or _code(current.poll_error) == _code(error):
+                return current
+            changes: Changes = {"poll_error": error}
+            mine = imports.c.id == import_id
+            db.execute(update(imports).where(mine).values(as_columns(changes)))
+            kind, reason = ("unreachable", str(error)) if error else ("reachable", None)
+            append(db, current, kind, at=self._now(), reason=reason, changes=changes)
+            return read(db, import_id)
+
     def report_progress(self, import_id: str, progress: Progress) -> None:
         """Enqueue progress for webhook receivers; without receivers nothing is stored."""
         with transaction(self._engine, write=False) as db:
@@ -300,7 +318,7 @@ def _columns(
 ) -> dict[str, object]:
     columns = {"waits_for": None, **as_columns(changes), "state": to.value, "updated_at": now}
     if to in TERMINAL:
-        columns.setdefault("finished_at", now)
+        columns |= {"poll_error": None, "finished_at": columns.get("finished_at", now)}
     else:
         columns["finished_at"] = None
     if to is State.RUNNING and current.submitted_at is None:
@@ -311,6 +329,10 @@ def _columns(
         # A new attempt has its own result; the previous one is reported already.
         columns |= dict.fromkeys(_OF_AN_ATTEMPT) | {"overdue": False, "polls": 0}
     return columns
+
+
+def _code(error: PollError | None) -> str | None:
+    return error.code if error else None
 
 
 def _count_active(project: str) -> Select[int]:

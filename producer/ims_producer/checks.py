@@ -1,5 +1,6 @@
 """Checks of an installation: what works in each part, and how to fix what does not."""
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Final, Literal
@@ -67,7 +68,9 @@ def run_checks(
     if settings.broker != settings.redis:
         broker = check_broker(settings.broker, celery)
         yield broker
-    yield check_ledger(settings.ledger, open_ledger, migrate=migrate)
+    ledger = check_ledger(settings.ledger, open_ledger, migrate=migrate)
+    yield ledger
+    yield check_polls(open_ledger) if ledger.ok else _skipped("polls", "the ledger failed")
     workers = check_workers(celery) if broker.ok else _skipped("workers", "the broker failed")
     yield workers
     for cloud in clouds or (None,):
@@ -132,6 +135,23 @@ def check_ledger(url: str, open_ledger: OpenLedger, *, migrate: bool) -> Check:
         return _failed("ledger", found, "Run: ims-import doctor --migrate")
     imports = ", ".join(f"{count} {state}" for state, count in sorted(counts.items()))
     return _passed("ledger", f"{location} is up to date ({imports or 'empty'})")
+
+
+def check_polls(open_ledger: OpenLedger) -> Check:
+    """Whether the last poll of every import succeeded; otherwise, the most frequent cause."""
+    try:
+        errors = [e for each in open_ledger().imports.with_poll_errors() if (e := each.poll_error)]
+    except (LedgerUnavailable, OSError) as exc:
+        return _skipped("polls", str(exc))
+    if not errors:
+        return _passed("polls", "no poll fails")
+    causes = Counter(error.code for error in errors).most_common()
+    worst = min((e for e in errors if e.code == causes[0][0]), key=lambda error: error.since)
+    others = ", ".join(f"{count} {code}" for code, count in causes[1:])
+    found = f"imports: {len(errors)}, {worst}" + (f" (also {others})" if others else "")
+    check = _failed("polls", found, worst.hint)
+    refused = worst.error_class is ErrorClass.AUTH
+    return replace(check, about="credentials") if refused else check
 
 
 def check_workers(celery: Celery) -> Check:

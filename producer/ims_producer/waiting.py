@@ -55,7 +55,12 @@ def _next(get: Callable[[str], ImportResult], last: ImportResult) -> ImportResul
     result = get(last.id)
     known, percent = last.progress.percent, result.progress.percent
     # Progress is kept in Redis, which may lose it: what is reported never moves backwards.
-    if result.state.terminal or known is None or (percent is not None and percent >= known):
+    if (
+        result.state.terminal
+        or result.poll_error
+        or known is None
+        or (percent is not None and percent >= known)
+    ):
         return result
     progress = result.progress.model_copy(update={"percent": known})
     return result.model_copy(update={"progress": progress})

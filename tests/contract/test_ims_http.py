@@ -98,8 +98,10 @@ LOST: list[Exception] = [
 def test_without_a_connection_nothing_was_sent(trouble: Exception) -> None:
     problem, wire = failed_create(trouble)
 
+    lasting = (requests.exceptions.SSLError, requests.exceptions.InvalidURL)
     assert type(problem) is NotSent
-    assert problem.failure.error_class is ErrorClass.RETRY
+    expected = ErrorClass.BLOCKED if isinstance(trouble, lasting) else ErrorClass.RETRY
+    assert problem.failure.error_class is expected
     assert len(wire.calls) == 1
 
 
@@ -145,7 +147,7 @@ def test_a_read_without_a_response_can_be_repeated(trouble: Exception) -> None:
         ((400, ims("IMG.0057")), Refused, "permanent"),
         ((400, ims("IMG.7777")), Refused, "permanent"),
         ((404, {"error_code": "APIGW.0101", "error_msg": "m"}), Refused, "permanent"),
-        ((301, b"", {"Location": "https://elsewhere.example"}), Refused, "permanent"),
+        ((301, b"", {"Location": "https://elsewhere.example"}), Refused, "hold"),
     ],
     ids=lambda value: str(value)[:50],
 )

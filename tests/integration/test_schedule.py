@@ -12,7 +12,7 @@ from ims_config.records import Progress
 from ims_worker.adapters.redis.leadership import Leadership
 from ims_worker.adapters.redis.leases import Lease, Leases
 from ims_worker.adapters.redis.schedule import DueSchedule
-from ims_worker.importer import PollState
+from ims_worker.steps import PollState
 
 NOW = timedelta(0)
 LATER = timedelta(hours=1)

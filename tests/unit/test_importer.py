@@ -20,8 +20,9 @@ from ims_ledger.rows import imports
 from ims_sandbox.cloud.faults import Kind
 from ims_worker.decisions import PollingPolicy
 from ims_worker.errors import LoginRefused, NotSent
-from ims_worker.importer import Finished, Importer, PollAgain, PollState
+from ims_worker.importer import Importer
 from ims_worker.ports import CloudJob, JobId, JobStatus
+from ims_worker.steps import Finished, PollAgain, PollState
 
 QUICK_SETTINGS = PollingPolicy(
     first=timedelta(seconds=10),

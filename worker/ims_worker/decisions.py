@@ -1,11 +1,11 @@
 """What the cloud's responses mean and when to poll next: decisions without I/O or clock."""
 
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Final
 
 from ims_config.import_request import InvalidRequest
-from ims_config.records import ErrorClass, Failure, ImageFacts, ImportRecord, Progress
+from ims_config.records import ErrorClass, Failure, ImageFacts, ImportRecord, PollError, Progress
 from ims_worker.ports import CloudJob, ImageId, JobStatus
 
 # Shorter pauses near the end report it sooner; this is the shortest.
@@ -101,6 +101,21 @@ def job_lost(record: ImportRecord) -> Failure:
         message=f"IMS reports no image of job {record.job_id}, and none was found",
         error_class=ErrorClass.LOOK_FIRST,
         hint="Search for the image in the IMS console; submit again if it is not there.",
+    )
+
+
+def poll_error(
+    failure: Failure, *, before: PollError | None, failures: int | None, now: datetime
+) -> PollError:
+    """The error of a failed poll. Failures in a row count from the first one, also with different
+    codes; their number is unknown if Redis has lost it."""
+    return PollError(
+        code=failure.code,
+        message=failure.message,
+        error_class=failure.error_class,
+        hint=failure.hint,
+        since=before.since if before else now,
+        count=(failures and failures + 1) if before else 1,
     )
 
 

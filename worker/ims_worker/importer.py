@@ -6,7 +6,7 @@ Each method takes one step and returns what comes next; the caller schedules the
 import logging
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Final, Literal, Unpack
 
@@ -16,9 +16,7 @@ from ims_config.records import (
     Failure,
     ImageFacts,
     ImportRecord,
-    ImportResult,
     Origin,
-    Progress,
     State,
     WaitsFor,
 )
@@ -37,6 +35,7 @@ from ims_worker.decisions import (
     job_lost,
     name_exists,
     ordinal,
+    poll_error,
     progress_of,
 )
 from ims_worker.errors import (
@@ -61,6 +60,7 @@ from ims_worker.ports import (
     Records,
     Transitions,
 )
+from ims_worker.steps import Finished, NextStep, PollAgain, PollState
 
 logger = logging.getLogger(__name__)
 
@@ -75,38 +75,9 @@ FIRST_SEARCH: Final = timedelta(seconds=2)
 # Attempts of a job that fails with an error of class retry.
 MAX_ATTEMPTS: Final = 3
 MAX_LOST_RESPONSES: Final = 5
+# States in which a poll calls IMS.
+ASKS_THE_CLOUD: Final = (State.UNCERTAIN, State.RUNNING, State.VERIFYING)
 GONE: Final = frozenset({"killed", "deleted", "pending_delete", "gone"})
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PollState:
-    """What polls of one import remember between them; losing it is harmless."""
-
-    polls: int = 0
-    progress: Progress = field(default_factory=Progress)
-    state: State | None = None
-    """The import's state at the last poll; None before the first."""
-    status_text: str = ""
-    """The RETRY payload of the last poll; the next one writes it only when it has changed."""
-
-
-@dataclass(frozen=True, slots=True)
-class Finished:
-    """The import has ended."""
-
-    result: ImportResult
-
-
-@dataclass(frozen=True, slots=True)
-class PollAgain:
-    """The import has not ended; the next step is due after this pause."""
-
-    after: timedelta
-    record: ImportRecord
-    poll_state: PollState
-
-
-NextStep = Finished | PollAgain
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,15 +110,13 @@ class Importer:
             return PollAgain(pause, record, poll)
         poll = replace(poll, polls=poll.polls + 1)
         try:
-            return self._poll(record, poll)
+            step = self._poll(record, poll)
         except ConcurrentTransition as conflict:
             return self._at_once(conflict.current, poll)
         except CloudProblem as problem:
             self._cool_down(record.project, problem)
-            # A failed poll says nothing about the import.
-            extra = {"import_id": import_id, "reason": str(problem)}
-            logger.warning("poll failed", extra=extra)
-            return self._later(record, poll, at_least=problem.retry_after)
+            return self._poll_failed(record, poll, problem)
+        return self._poll_succeeded(step) if record.state in ASKS_THE_CLOUD else step
 
     # --- submit ---------------------------------------------------------------------------
 
@@ -225,10 +194,10 @@ class Importer:
         match problem, failure.error_class:
             case (LoginRefused(), _) | (_, ErrorClass.AUTH):
                 waits_for = WaitsFor.CREDENTIALS
+            case _, ErrorClass.BLOCKED:
+                waits_for, pause = WaitsFor.PERSON, BLOCKED_PAUSE
             case (NotSent() | Unavailable(), _) | (Refused(), ErrorClass.RETRY):
                 waits_for = WaitsFor.CLOUD
-            case Refused(), ErrorClass.BLOCKED:
-                waits_for, pause = WaitsFor.PERSON, BLOCKED_PAUSE
             case Refused(), ErrorClass.LOOK_FIRST:
                 return self._uncertain(record, f"searching for its image: {problem}")
             case _:
@@ -472,6 +441,31 @@ class Importer:
             )
         )
 
+    def _poll_failed(
+        self, record: ImportRecord, poll: PollState, problem: CloudProblem
+    ) -> PollAgain:
+        """A failed poll says nothing about the import; the record says that polls fail."""
+        error = poll_error(
+            problem.failure, before=record.poll_error, failures=poll.failures, now=self.now()
+        )
+        poll = replace(poll, last_at=self.now(), failures=error.count)
+        if record.poll_error is None or record.poll_error.code != error.code:
+            extra = {"import_id": record.id, "reason": str(problem)}
+            logger.warning("poll failed", extra=extra)
+            record = self.transitions.report_poll_error(record.id, error)
+        # An estimate from before the failures would make them more frequent.
+        pause = self.policy.pause(poll.failures or poll.polls, overdue=record.overdue)
+        return PollAgain(max(pause, problem.retry_after or pause), record, poll)
+
+    def _poll_succeeded(self, step: NextStep) -> NextStep:
+        if isinstance(step, Finished):
+            return step
+        record, poll = step.record, replace(step.poll_state, last_at=self.now(), failures=None)
+        if record.poll_error is not None:
+            logger.info("polls succeed again", extra={"import_id": record.id})
+            record = self.transitions.report_poll_error(record.id, None)
+        return PollAgain(step.after, record, poll)
+
     def _flag_overdue(self, record: ImportRecord) -> ImportRecord:
         age = self.now() - record.created_at
         if record.overdue or record.state.terminal or age < self.policy.deadline:
@@ -479,13 +473,11 @@ class Importer:
         reason = f"still {record.state} after {age}"
         return self.transitions.add_event(record.id, "overdue", overdue=True, reason=reason)
 
-    def _later(
-        self, record: ImportRecord, poll: PollState, *, at_least: timedelta | None = None
-    ) -> PollAgain:
+    def _later(self, record: ImportRecord, poll: PollState) -> PollAgain:
         eta_s = poll.progress.eta_s
         eta = None if eta_s is None else timedelta(seconds=eta_s)
         pause = self.policy.pause(poll.polls, eta=eta, overdue=record.overdue)
-        return PollAgain(max(pause, at_least or pause), record, poll)
+        return PollAgain(pause, record, poll)
 
     def _at_once(self, record: ImportRecord, poll: PollState | None = None) -> NextStep:
         if record.state.terminal:

@@ -7,7 +7,7 @@ from enum import StrEnum
 from typing import NewType, Protocol, Unpack
 
 from ims_config.import_request import ImportRequest
-from ims_config.records import Failure, ImageFacts, ImportResult, Progress, State
+from ims_config.records import Failure, ImageFacts, ImportResult, PollError, Progress, State
 from ims_ledger.changes import Changes
 
 JobId = NewType("JobId", str)
@@ -114,6 +114,10 @@ class Transitions(Protocol):
     def add_event(
         self, import_id: str, kind: str, *, reason: str | None = None, **changes: Unpack[Changes]
     ) -> ImportResult: ...
+
+    def report_poll_error(self, import_id: str, error: PollError | None) -> ImportResult:
+        """Store why polls fail, or None when they succeed again; nothing unless it changed."""
+        ...
 
     def report_progress(self, import_id: str, progress: Progress) -> None:
         """Notify webhook receivers."""

@@ -17,7 +17,7 @@ from redis import Redis, RedisError
 
 from ims_config.celery_app import make_celery
 from ims_config.import_request import ImportRequest
-from ims_config.names import DUE_KEY, FIND_IMAGES, GC, LIVE_KEY, RESUME, WATCH_OBJECT
+from ims_config.names import DUE_KEY, FIND_IMAGES, GC, RESUME, WATCH_OBJECT
 from ims_config.records import (
     ErrorClass,
     Event,
@@ -25,7 +25,6 @@ from ims_config.records import (
     Frozen,
     ImportRecord,
     ImportResult,
-    Progress,
     Scope,
     State,
 )
@@ -38,6 +37,7 @@ from ims_ledger.api_keys import ApiKey
 from ims_ledger.outbox import Delivery, DeliveryState
 from ims_ledger.webhook_endpoints import Webhook
 from ims_producer import checks
+from ims_producer.backends.live import read_live
 from ims_producer.backends.protocol import ImportFilter, Submission
 from ims_producer.checks import Check
 from ims_producer.errors import WorkerRefused, WorkerUnavailable
@@ -98,7 +98,7 @@ class DirectBackend:
         return Submission(record, created, queued=not created or self._queue(record))
 
     def get(self, import_id: str) -> ImportResult:
-        [result] = self._with_progress([self.ledger.imports.get(import_id)])
+        [result] = self._with_live([self.ledger.imports.get(import_id)])
         return result
 
     def events(self, import_id: str, *, after: int) -> list[Event]:
@@ -114,7 +114,7 @@ class DirectBackend:
     ) -> list[ImportRecord]:
         """`clouds` limits the list to those that an API key may see."""
         page = self.ledger.imports.page(clouds=clouds, limit=limit, before=before, **filters)
-        return self._with_progress(page)
+        return self._with_live(page)
 
     def named(self, names: Collection[str]) -> list[ImportRecord]:
         return self.ledger.imports.named(names)
@@ -300,15 +300,17 @@ class DirectBackend:
         with suppress(RedisError):
             self._redis.zadd(DUE_KEY, {import_id: 0}, xx=True)
 
-    def _with_progress(self, records: Iterable[Record]) -> list[Record]:
-        """The records with their progress, which is in Redis; without Redis they have none."""
+    def _with_live(self, records: Iterable[Record]) -> list[Record]:
+        """The records with what Redis knows; without Redis it is unknown."""
         records = [*records]
         ids = [record.id for record in records if not record.state.terminal]
-        progress: dict[str, bytes | str | None] = {}
-        if ids:
-            with suppress(RedisError):
-                progress = dict(zip(ids, self._redis.hmget(LIVE_KEY, ids), strict=True))
-        return [_add_progress(record, progress.get(record.id)) for record in records]
+        with suppress(RedisError):
+            live = read_live(self._redis, ids)
+            return [
+                live[record.id].added_to(record) if record.id in live else record
+                for record in records
+            ]
+        return records
 
 
 @contextmanager
@@ -318,14 +320,6 @@ def _queue_errors() -> Iterator[None]:
     # Celery raises RuntimeError if the result backend cannot be reached.
     except (OperationalError, RedisError, OSError, RuntimeError) as exc:
         raise WorkerUnavailable(f"the queue cannot be reached: {exc}") from exc
-
-
-def _add_progress(record: Record, raw: bytes | str | None) -> Record:
-    if raw is None:
-        return record
-    poll = json.loads(raw)
-    update = {"progress": Progress.model_validate(poll), "polls": poll.get("polls", 0)}
-    return record.model_copy(update=update)
 
 
 def _user() -> str | None:

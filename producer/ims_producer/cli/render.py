@@ -168,6 +168,8 @@ def _progress_lines(console: Console) -> OnProgress:
 
 def progress_text(record: ImportRecord) -> str:
     """The state of an import in a few words."""
+    if record.poll_error is not None:
+        return f"{record.state}, {record.poll_error}"
     percent = record.progress.percent
     if record.state is State.RUNNING and percent is not None:
         return f"{record.state} {percent // PERCENT_STEP * PERCENT_STEP:.0f} %"
@@ -247,7 +249,8 @@ def _or_all(names: Collection[str] | None) -> str:
 def _bar(record: ImportRecord) -> Table | str:
     percent = 100.0 if record.state is State.SUCCEEDED else record.progress.percent
     active = record.state in (State.RUNNING, State.VERIFYING)
-    if record.state in (State.FAILED, State.CANCELED) or (percent is None and not active):
+    moves = active and record.poll_error is None
+    if record.state in (State.FAILED, State.CANCELED) or (percent is None and not moves):
         return ""
     # Without a percentage from the cloud there is no total, and the bar only pulses.
     total = None if percent is None else 100
@@ -275,6 +278,8 @@ def summary(record: ImportRecord) -> str:
     if record.state is State.SUCCEEDED:
         return f"image {record.image_id}"
     overdue = "overdue; " if record.overdue else ""
+    if record.poll_error is not None:
+        return f"{overdue}{record.poll_error}"
     return overdue + (record.reason or (f"job {record.job_id}" if record.job_id else ""))
 
 
@@ -289,6 +294,8 @@ def outcome(record: ImportRecord) -> Iterator[str]:
     elif record.error is not None and record.state not in (State.RUNNING, State.SUCCEEDED):
         request = f" (request {record.error.request_id})" if record.error.request_id else ""
         yield f"What to do: {record.error.hint}{request}"
+    elif record.poll_error is not None:
+        yield f"What to do: {record.poll_error.hint}"
 
 
 def outcome_text(record: ImportRecord) -> str:
@@ -312,6 +319,10 @@ def _facts(result: ImportResult) -> Iterator[tuple[str, object]]:
         yield "error", result.error
         yield "what to do", result.error.hint
         yield "request id", result.error.request_id
+    if result.poll_error:
+        yield "poll error", str(result.poll_error)
+        yield "failed polls", result.poll_error.count
+        yield "what to do", result.poll_error.hint
     late = "yes, it ended late" if result.state.terminal else "yes, tracking continues"
     yield "overdue", late if result.overdue else None
     yield "progress", _percent(result)
@@ -328,6 +339,8 @@ def _facts(result: ImportResult) -> Iterator[tuple[str, object]]:
     yield "key", result.key
     yield "attempts", result.attempts
     yield "polls", result.polls
+    yield "last poll", result.last_poll_at
+    yield "next poll", result.next_poll_at
     yield "created", result.created_at
     yield "submitted", result.submitted_at
     yield "finished", result.finished_at

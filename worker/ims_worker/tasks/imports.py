@@ -22,7 +22,7 @@ from ims_worker import bootstrap
 from ims_worker.adapters.redis.leases import Lease
 from ims_worker.bootstrap import Services
 from ims_worker.canvas import canvas_of, canvas_of_chain
-from ims_worker.importer import Finished, NextStep, PollAgain, PollState
+from ims_worker.steps import Finished, NextStep, PollAgain, PollState
 from ims_worker.tasks.results import FinalResult, ImportFailed, NotYet, failure_of
 
 logger = logging.getLogger(__name__)
@@ -222,7 +222,9 @@ def _final(services: Services, lease: Lease, result: ImportResult) -> FinalResul
 
 def _status_text(record: ImportRecord, poll_state: PollState) -> str:
     percent = poll_state.progress.percent
-    parts = [str(record.state), "" if percent is None else f"{percent:.0f} %", record.reason or ""]
+    # A percentage from before the failures is not the current one.
+    progress = "" if percent is None or record.poll_error else f"{percent:.0f} %"
+    parts = [str(record.state), progress, record.reason or "", str(record.poll_error or "")]
     return " · ".join(filter(None, parts))
 
 

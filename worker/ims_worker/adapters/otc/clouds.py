@@ -16,6 +16,7 @@ from keystoneauth1.exceptions import (
     AuthPluginException,
     ClientException,
     HttpError,
+    InvalidResponse,
     MissingAuthPlugin,
 )
 from keystoneauth1.identity.base import BaseIdentityPlugin
@@ -50,6 +51,8 @@ _IDENTITY: Final = (
 )  # fmt: skip
 _TOO_MANY_REQUESTS: Final = 429
 _REQUEST_TIMEOUT: Final = 408
+_REDIRECT: Final = 300
+_CLIENT_ERROR: Final = 400
 _SERVER_ERROR: Final = 500
 _CREDENTIALS_HINT: Final = (
     "Set user, password, domain and project in the worker's clouds.yaml (or OS_* variables)."
@@ -238,9 +241,9 @@ def _identity_plugin(region: CloudRegion, name: str | None) -> BaseIdentityPlugi
 def login_problem(exc: Exception, auth_url: str | None, *, now: datetime) -> CloudProblem:
     """Classify a failed login: only a 4xx of IAM itself is about the credentials."""
     tried = f"POST {(auth_url or '').rstrip('/')}/auth/tokens"
-    if isinstance(exc, HttpError) and exc.response is not None:
-        response = exc.response
-        status = int(response.status_code)
+    response = exc.response if isinstance(exc, HttpError | InvalidResponse) else None
+    status = 0 if response is None else int(response.status_code)
+    if response is not None and status >= _REDIRECT:
         failure = responses.parse_failure(status, response.content or b"", response.headers)
         request = f", request {failure.request_id}" if failure.request_id else ""
         tried += f" (HTTP {status}{request})"
@@ -248,6 +251,8 @@ def login_problem(exc: Exception, auth_url: str | None, *, now: datetime) -> Clo
             pause = responses.parse_retry_after(response.headers.get("Retry-After"), now=now)
             failure = failure.model_copy(update={"error_class": ErrorClass.RETRY})
             return Unavailable(failure, tried=tried, retry_after=pause)
+        if status < _CLIENT_ERROR:
+            return Unavailable(failure, tried=tried)
         hint = _WRONG_HINT if failure.code.startswith("HTTP.") else failure.hint
         refused = failure.model_copy(update={"error_class": ErrorClass.AUTH, "hint": hint})
         return LoginRefused(refused, tried=tried)
@@ -257,11 +262,17 @@ def login_problem(exc: Exception, auth_url: str | None, *, now: datetime) -> Clo
         return Unavailable(_DISCOVERY_REFUSED, tried=f"GET {auth_url} (HTTP 401)")
     if isinstance(exc, AuthPluginException) or type(exc) is Exception:
         return _not_configured(responses.clean(exc))
+    why = explain(exc) if isinstance(exc, ClientException) else None
+    lasting = why is not None and why.error_class is ErrorClass.BLOCKED
     failure = Failure(
-        code=explain(exc).code if isinstance(exc, ClientException) else "IAM.unreadable",
+        code=why.code if why else "IAM.unreadable",
         message=f"no usable response from IAM: {responses.clean(exc, longest=300)}",
-        error_class=ErrorClass.RETRY,
-        hint="Check the worker's auth_url, network, proxy and DNS; retrying automatically.",
+        error_class=ErrorClass.BLOCKED if lasting else ErrorClass.RETRY,
+        hint=(
+            why.hint
+            if why and lasting
+            else "Check the worker's auth_url, network, proxy and DNS; retrying automatically."
+        ),
     )
     return Unavailable(failure, tried=f"{tried} (no response)")
 

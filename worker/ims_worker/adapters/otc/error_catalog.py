@@ -92,6 +92,10 @@ _MARKET = "This code is about marketplace images. " + _REPORT
 _REPLICA = "This code is about copies of images in other regions. " + _REPORT
 _SHARE = "Check the project that the image is shared with, and that the image may be shared."
 _TOO_LARGE = "The token may be too large for a header; use a user with fewer roles and projects."
+_REDIRECTED = (
+    "Not IMS but a proxy, login page or other service answered with a redirect, which is not "
+    "followed: check auth_url, image_endpoint_override and the proxy of the worker."
+)
 _THROTTLED = "The cloud throttles requests; retrying automatically."
 
 _IMG: Final = _table(
@@ -266,6 +270,7 @@ _APIGW: Final = _table(
 _HTTP: Final = _table(
     "HTTP",
     [
+        ("300 301 302 303 307 308", BLOCKED, _REDIRECTED),
         ("401", AUTH, _RENEWED),
         ("403", BLOCKED, _PERMIT),
         ("404", PERMANENT, "Check the endpoint: not IMS but a proxy or another service answered."),

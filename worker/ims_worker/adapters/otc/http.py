@@ -15,6 +15,8 @@ from urllib3 import exceptions as cause
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.util.retry import Retry
 
+from ims_config.records import ErrorClass
+
 # What a call of a session raises: keystoneauth's errors, and those it does not translate.
 CALL_FAILED: Final = (
     ClientException,
@@ -35,6 +37,8 @@ class NoResponse:
     code: str
     message: str
     sent: bool
+    error_class: ErrorClass = ErrorClass.RETRY
+    hint: str = "Check the worker's network, proxy and DNS; retrying automatically."
 
 
 def open_session(
@@ -134,7 +138,16 @@ _BEFORE_SENDING: Final[tuple[tuple[tuple[type[Exception], ...], NoResponse], ...
     ),
     (
         (SSLCertVerificationError,),
-        NoResponse("NETWORK.tls", "the certificate is not trusted", sent=False),
+        NoResponse(
+            "NETWORK.tls",
+            "the certificate is not trusted",
+            sent=False,
+            error_class=ErrorClass.BLOCKED,
+            hint=(
+                "Check the address, the worker's clock and the proxy; name your own certificate "
+                "authority as cacert in clouds.yaml."
+            ),
+        ),
     ),
     (
         (
@@ -144,7 +157,13 @@ _BEFORE_SENDING: Final[tuple[tuple[tuple[type[Exception], ...], NoResponse], ...
             trouble.InvalidHeader,
             cause.LocationParseError,
         ),
-        NoResponse("NETWORK.address", "the address is invalid", sent=False),
+        NoResponse(
+            "NETWORK.address",
+            "the address is invalid",
+            sent=False,
+            error_class=ErrorClass.BLOCKED,
+            hint="Correct auth_url or image_endpoint_override in clouds.yaml.",
+        ),
     ),
 )
 

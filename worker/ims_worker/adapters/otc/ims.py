@@ -311,8 +311,9 @@ class ImsService:
         return Refused(failure, tried=response.tried)
 
     def _read_failed(self, response: ImsResponse, failure: Failure) -> CloudProblem:
-        """A read changes nothing, so it may be repeated unless the cloud plainly refuses."""
-        refused = HTTPStatus.BAD_REQUEST <= response.status < _SERVER_ERROR
+        """A read changes nothing, so it may be repeated unless the cloud plainly refuses or
+        something redirects it."""
+        refused = HTTPStatus.MULTIPLE_CHOICES <= response.status < _SERVER_ERROR
         if refused and failure.error_class is not ErrorClass.RETRY:
             return Refused(failure, tried=response.tried)
         return self._unavailable(response, failure)
@@ -355,10 +356,10 @@ def _no_endpoint(region: str | None) -> Failure:
 def _no_response(exc: BaseException, method: str, path: str) -> CloudProblem:
     why = explain(exc)
     kind: type[CloudProblem] = NotSent
-    error_class = ErrorClass.RETRY
+    error_class = why.error_class
     if why.sent:
         kind = OutcomeUnknown if method == "POST" else Unavailable
-        error_class = ErrorClass.LOOK_FIRST if method == "POST" else ErrorClass.RETRY
+        error_class = ErrorClass.LOOK_FIRST if method == "POST" else error_class
     elif method != "POST":
         kind = Unavailable
     failure = Failure(
@@ -368,7 +369,7 @@ def _no_response(exc: BaseException, method: str, path: str) -> CloudProblem:
         hint=(
             "ims-import checks whether the request arrived before it retries."
             if kind is OutcomeUnknown
-            else "Check the worker's network, proxy and DNS; retrying automatically."
+            else why.hint
         ),
     )
     return kind(failure, tried=_tried(method, path, "no response", None))

@@ -6,7 +6,7 @@ server's clock, so that no two workers disagree.
 
 import json
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from time import monotonic
 from typing import Final
 
@@ -15,7 +15,7 @@ from redis import Redis
 from ims_config.names import DUE_KEY, GENERATION_KEY, LIVE_KEY
 from ims_config.records import Progress, State
 from ims_worker.adapters.redis.scripts import load_script
-from ims_worker.importer import PollState
+from ims_worker.steps import PollState
 
 # The thread pool has no time limits: another worker takes over a task that runs longer than this.
 TASK_DEADLINE: Final = timedelta(seconds=90)
@@ -93,11 +93,19 @@ def read_poll_state(text: bytes | str | None) -> PollState:
         progress=Progress.model_validate(fields),
         state=State(fields["state"]) if fields.get("state") else None,
         status_text=str(fields.get("status_text", "")),
+        last_at=datetime.fromisoformat(last) if (last := fields.get("last_poll_at")) else None,
+        failures=fields.get("failures"),
     )
 
 
 def _poll_state_json(state: PollState) -> str:
     return json.dumps(
         state.progress.model_dump(mode="json")
-        | {"polls": state.polls, "state": state.state, "status_text": state.status_text}
+        | {
+            "polls": state.polls,
+            "state": state.state,
+            "status_text": state.status_text,
+            "last_poll_at": state.last_at and state.last_at.isoformat(),
+            "failures": state.failures,
+        }
     )

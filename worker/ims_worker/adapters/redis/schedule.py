@@ -12,7 +12,7 @@ from redis import Redis
 from ims_config.names import DUE_KEY, GENERATION_KEY, LIVE_KEY
 from ims_worker.adapters.redis.leases import Lease, read_poll_state, to_ms
 from ims_worker.adapters.redis.scripts import load_script
-from ims_worker.importer import PollState
+from ims_worker.steps import PollState
 
 
 class DueSchedule:
