@@ -417,3 +417,42 @@ def test_progress_lines_show_a_percent_only_if_the_cloud_reports_one() -> None:
 )  # fmt: skip
 def test_durations_have_at_most_two_units(seconds: float, text: str) -> None:
     assert format_duration(seconds) == text
+
+
+# --- polls that fail ------------------------------------------------------------------------
+
+
+def failing_polls(**differences: object) -> ImportResult:
+    error = {
+        "code": "HTTP.403",
+        "message": "Forbidden",
+        "class": "hold",
+        "hint": "Grant the permission.",
+        "since": "2026-01-02T03:05:06Z",
+        "count": 3,
+    }
+    return a_result(job_id="j", poll_error=error, **differences)
+
+
+def test_an_import_whose_polls_fail_says_so_instead_of_a_percentage() -> None:
+    record = failing_polls()
+    words = "polls fail since 2026-01-02 03:05:06 UTC: HTTP.403: Forbidden"
+
+    assert render.progress_text(record) == f"RUNNING, {words}"
+    assert render.summary(record) == words
+    assert [*render.outcome(record)][-1] == "What to do: Grant the permission."
+    assert render.import_row(record)["details"] == words
+
+
+def test_show_prints_the_poll_error_and_the_times_of_polls(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    times = {"last_poll_at": "2026-01-02T03:06:07Z", "next_poll_at": "2026-01-02T03:07:08Z"}
+
+    render.print_details(failing_polls(**times))
+
+    lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
+    assert "failed polls 3" in lines
+    assert "what to do Grant the permission." in lines
+    assert "last poll 2026-01-02 03:06:07 UTC" in lines
+    assert "next poll 2026-01-02 03:07:08 UTC" in lines
