@@ -1,7 +1,6 @@
 """The direct backend: reads and writes the ledger, queues work in the broker."""
 
 import getpass
-import json
 import logging
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
