@@ -6,7 +6,8 @@ Data Disk Image from an External Image File" and "Image Tag Format".
 
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import unicodedata
+from collections.abc import Callable, Iterator, Mapping
 from enum import StrEnum
 from typing import Annotated, Any, Final, Literal, Self
 from uuid import UUID
@@ -23,27 +24,24 @@ from pydantic import (
     model_validator,
 )
 
-from ims_config.names import IMPORT_ID_TAG
+from ims_config.image_tags import Tags, tag_pairs
+from ims_config.spellings import describe_spellings, present, rename_fields
 from ims_config.validation import FieldError, InvalidInput, field_errors, shown
 from ims_config.webhooks import LONGEST_URL as LONGEST_WEBHOOK_URL
 from ims_config.webhooks import URL_PATTERN as WEBHOOK_URL_PATTERN
 from ims_config.webhooks import check_url as check_webhook_url
 
-# IMS accepts ten tags per image; one of them is IMPORT_ID_TAG.
-MAX_TAGS: Final = 9
 MAX_DATA_IMAGES: Final = 3
 # The API accepts 1 GB but the OTC console requires 40, so smaller disks cause a warning.
 USUAL_MIN_DISK_GIB: Final = 40
 
 
 _NAME = re.compile(r"[\w\-. ]{1,128}")
-_TAG_KEY = re.compile(r"[A-Za-z0-9_\-]{1,36}")
-_TAG_VALUE = re.compile(r"[A-Za-z0-9_\-]{0,43}")
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9.\-]{1,61}[a-z0-9]")
 _KEY_BYTES: Final = 1024
 # Databases reject NUL, UTF-8 rejects lone surrogates, and no name or version needs the others.
 _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
-_CLOUD = re.compile(r"[\w\-.]{1,64}")
+_LONGEST_CLOUD: Final = 64
 
 
 class Kind(StrEnum):
@@ -72,7 +70,13 @@ class InvalidRequest(InvalidInput):
     """The request breaks rules of IMS."""
 
 
+def composed(text: str) -> str:
+    """The text with composed characters (NFC): macOS, for example, types an umlaut as two."""
+    return unicodedata.normalize("NFC", text)
+
+
 def _image_name(value: str) -> str:
+    value = composed(value)
     if not _NAME.fullmatch(value):
         raise ValueError(
             "must be 1 to 128 letters, digits, spaces, hyphens, underscores or full stops"
@@ -112,49 +116,6 @@ def _image_url(value: str) -> str:
     return value
 
 
-def _tag_pairs(value: object) -> Iterable[tuple[str, str]]:
-    match value:
-        case Mapping():
-            return [(str(key), _tag_text(text)) for key, text in value.items()]
-        case None:
-            return []
-        case list() | tuple():
-            return [_tag_pair(str(tag)) for tag in value]
-        case _:
-            raise ValueError("must be a list of KEY=VALUE or an object")
-
-
-def _tag_pair(tag: str) -> tuple[str, str]:
-    key, equals, text = tag.partition("=")
-    if not equals:
-        raise ValueError(f"must be KEY=VALUE, e.g. team=platform; {tag!r} has no '='")
-    return key, text
-
-
-def _tag_text(value: object) -> str:
-    # YAML parses a value like 42 as a number.
-    if isinstance(value, bool) or not isinstance(value, str | int):
-        raise ValueError(f"values must be text, not {value!r}")  # noqa: TRY004  # as pydantic needs
-    return str(value)
-
-
-def _tags(value: object) -> dict[str, str]:
-    tags: dict[str, str] = {}
-    for raw_key, raw_text in _tag_pairs(value):
-        # IMS strips spaces too; stripped here, the record shows what the image has.
-        key, text = raw_key.strip(" "), raw_text.strip(" ")
-        if not _TAG_KEY.fullmatch(key):
-            raise ValueError(f"key {key!r} must be 1 to 36 letters, digits, '_' or '-'")
-        if not _TAG_VALUE.fullmatch(text):
-            raise ValueError(f"value {text!r} must be 0 to 43 letters, digits, '_' or '-'")
-        if key == IMPORT_ID_TAG:
-            raise ValueError(f"key {key!r} is reserved for ims-import")
-        tags[key] = text
-    if len(tags) > MAX_TAGS:
-        raise ValueError(f"must be at most {MAX_TAGS}: IMS accepts 10 and ims-import adds one")
-    return tags
-
-
 def _project_id(value: str) -> str:
     if value in ("", "0"):
         return value
@@ -166,13 +127,21 @@ def _project_id(value: str) -> str:
 
 
 def _cloud(value: str) -> str:
-    if not _CLOUD.fullmatch(value):
-        raise ValueError("must be the name of an entry of clouds.yaml")
+    # Any key of YAML can be the name of an entry; the ledger stores this many characters.
+    if not value.isprintable() or not 1 <= len(value) <= _LONGEST_CLOUD:
+        raise ValueError(
+            "must be the name of an entry of clouds.yaml: "
+            f"1 to {_LONGEST_CLOUD} printable characters"
+        )
     return value
 
 
 ImageName = Annotated[str, BeforeValidator(lambda v: _image_name(v) if isinstance(v, str) else v)]
-CloudName = Annotated[str, AfterValidator(_cloud)]
+CloudName = Annotated[
+    str,
+    AfterValidator(_cloud),
+    Field(json_schema_extra={"minLength": 1, "maxLength": _LONGEST_CLOUD}),
+]
 Description = Annotated[str, StringConstraints(max_length=1024), AfterValidator(_description)]
 Printable = AfterValidator(_printable)
 ImageUrl = Annotated[
@@ -198,19 +167,6 @@ WebhookUrl = Annotated[
         }
     ),
 ]
-Tags = Annotated[
-    dict[str, str],
-    BeforeValidator(_tags),
-    WithJsonSchema(
-        {
-            "anyOf": [
-                {"type": "object", "additionalProperties": {"type": ["string", "integer"]}},
-                {"type": "array", "items": {"type": "string", "pattern": "="}},
-                {"type": "null"},
-            ]
-        }
-    ),
-]
 
 
 class Strict(BaseModel):
@@ -222,6 +178,8 @@ class Strict(BaseModel):
 class DataImage(Strict):
     """A data disk that is imported together with a system image."""
 
+    model_config = ConfigDict(json_schema_extra=describe_spellings)
+
     name: ImageName | None = None
     description: Description | None = None
     image_url: ImageUrl
@@ -232,6 +190,8 @@ class DataImage(Strict):
 
 class ImportRequest(Strict):
     """A request for one image from one file in OBS. Sizes: `min_disk` in GB, memory in MB."""
+
+    model_config = ConfigDict(json_schema_extra=describe_spellings)
 
     kind: Kind = Kind.SYSTEM
     name: ImageName
@@ -250,7 +210,10 @@ class ImportRequest(Strict):
     )
     is_quick_import: bool | None = None
     cmk_id: Annotated[str, StringConstraints(min_length=1, max_length=128), Printable] | None = None
-    tags: Tags = Field(default_factory=dict, description="KEY=VALUE list or an object")
+    tags: Tags = Field(
+        default_factory=dict,
+        description="list of KEY=VALUE, KEY.VALUE or objects with key and value, or one object",
+    )
     type: Literal["ECS", "FusionCompute", "BMS", "Ironic", "IsoImage", "DataImage"] | None = None
     enterprise_project_id: Annotated[str, AfterValidator(_project_id)] | None = None
     min_ram: Annotated[int, Field(ge=0)] | None = None
@@ -357,13 +320,54 @@ def parse_request(raw: Mapping[str, object], *, strict: bool = False) -> ImportR
     """
     if not isinstance(raw, Mapping):
         raise InvalidRequest(FieldError("request", "must be an object", type(raw).__name__))
+    fields = _fields(raw)
     try:
         if strict:
             # Strict in the sense of JSON, where an enum is a string and a tuple a list.
-            return ImportRequest.model_validate_json(json.dumps(raw), strict=True)
-        return ImportRequest.model_validate(dict(raw))
+            return ImportRequest.model_validate_json(json.dumps(fields), strict=True)
+        return ImportRequest.model_validate(fields)
     except ValidationError as exc:
         raise InvalidRequest(*field_errors(exc)) from None
+
+
+def _fields(raw: Mapping[str, object]) -> dict[str, object]:
+    """The fields as ImportRequest names them, without those that are null."""
+    fields = present(usual_names(raw), ImportRequest.model_fields)
+    disks = fields.get("data_images")
+    if isinstance(disks, list | tuple):
+        fields["data_images"] = [_disk_fields(disk) for disk in disks]
+    return fields
+
+
+def _disk_fields(raw: object) -> object:
+    if not isinstance(raw, Mapping):
+        return raw
+    return present(usual_names(raw), DataImage.model_fields)
+
+
+def usual_names(raw: Mapping[str, object]) -> dict[str, object]:
+    """The same fields under the names of ImportRequest. Raises InvalidRequest."""
+    try:
+        return rename_fields(raw)
+    except InvalidInput as exc:
+        raise InvalidRequest(*exc.errors) from None
+
+
+def merge_requests(
+    defaults: Mapping[str, object], fields: Mapping[str, object]
+) -> dict[str, object]:
+    """Fields with defaults for those that are missing; tags of both are merged.
+
+    Raises InvalidRequest if tags that must be merged are invalid.
+    """
+    first, second = usual_names(defaults), usual_names(fields)
+    merged = first | second
+    if first.get("tags") is not None and second.get("tags") is not None:
+        try:
+            merged["tags"] = dict(tag_pairs(first["tags"])) | dict(tag_pairs(second["tags"]))
+        except ValueError as exc:
+            raise InvalidRequest(FieldError("tags", str(exc))) from None
+    return merged
 
 
 class Adoption(Strict):

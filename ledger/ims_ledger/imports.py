@@ -8,7 +8,7 @@ from uuid import uuid4
 from sqlalchemy import ColumnElement, Connection, Engine, delete, func, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
-from ims_config.import_request import REQUEST_VERSION, ImportRequest, parse_adoption
+from ims_config.import_request import REQUEST_VERSION, ImportRequest, composed, parse_adoption
 from ims_config.records import (
     TERMINAL,
     Event,
@@ -192,7 +192,7 @@ class Imports:
         if states:
             query = query.where(imports.c.state.in_([state.value for state in states]))
         if name is not None:
-            query = query.where(imports.c.name == name)
+            query = query.where(imports.c.name == composed(name))
         if cloud is not None:
             query = query.where(imports.c.cloud == cloud)
         if clouds is not None:
@@ -214,7 +214,7 @@ class Imports:
 
     def named(self, names: Collection[str]) -> list[ImportRecord]:
         """Every import with one of these names."""
-        unique = sorted(set(names))
+        unique = sorted(set(map(composed, names)))
         with transaction(self._engine, write=False) as db:
             return [
                 record_of(row)

@@ -224,7 +224,7 @@ def test_a_job_is_adopted_once(running: Running, client: Client, name: str) -> N
     assert first.record.id == second.record.id
     assert running.ledger.imports.get(first.record.id).job_id == job_id
     with pytest.raises(InvalidRequest):
-        client.adopt("job-of-nobody", name=name, cloud="no/such")
+        client.adopt("job-of-nobody", name=name, cloud="no\nsuch")
 
 
 def test_finished_imports_are_counted_and_pruned(client: Client, name: str) -> None:

@@ -249,6 +249,15 @@ def test_what_was_committed_survives_the_process(ledger: Ledger, url: str) -> No
     assert ledger.imports.get("survivor").state is State.QUEUED
 
 
+def test_a_name_is_found_however_its_characters_are_composed(ledger: Ledger) -> None:
+    record, _ = ledger.imports.record(a_request(name="Bu\u0308ro"))
+
+    assert record.name == "B\u00fcro"
+    for name in ("Bu\u0308ro", "B\u00fcro"):
+        assert [found.id for found in ledger.imports.page(name=name)] == [record.id]
+        assert [found.id for found in ledger.imports.named([name])] == [record.id]
+
+
 def test_pages_go_from_the_newest_to_the_oldest(url: str) -> None:
     clock = iter(NOON + timedelta(seconds=second) for second in range(99))
     ledger = Ledger(url, now=lambda: next(clock))
@@ -365,7 +374,7 @@ def test_the_record_of_an_adopted_import_has_no_request(ledger: Ledger) -> None:
     assert ledger.imports.page(tag=("team", "a")) == []
 
 
-@pytest.mark.parametrize(("name", "cloud"), [("", None), ("a", "no/such"), ("a\nb", None)])
+@pytest.mark.parametrize(("name", "cloud"), [("", None), ("a", "no\nsuch"), ("a\nb", None)])
 def test_an_adopted_import_has_a_valid_name_and_cloud(
     ledger: Ledger, name: str, cloud: str | None
 ) -> None:

@@ -1,5 +1,6 @@
 """The rules for an import request, and the message for each broken rule."""
 
+import unicodedata
 from typing import Any
 
 import pytest
@@ -7,7 +8,15 @@ from builders import a_body, a_request
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ims_config.import_request import ImportRequest, InvalidRequest, parse_request
+from ims_config.import_request import (
+    DataImage,
+    ImportRequest,
+    InvalidRequest,
+    parse_adoption,
+    parse_request,
+)
+from ims_config.names import IMPORT_ID_TAG
+from ims_config.spellings import SPELLINGS
 
 
 def problem_of(**differences: Any) -> str:
@@ -76,7 +85,7 @@ def test_every_variant_of_the_call_is_valid(differences: dict[str, Any]) -> None
         ({"tags": {str(n): "" for n in range(10)}}, "tags: must be at most 9: IMS accepts 10"),
         ({"tags": {"ims-import-id": "x"}}, "tags: key 'ims-import-id' is reserved for ims-import"),
         ({"mindisk": 1}, "mindisk: unknown field; got 1"),
-        ({"cloud": "a b"}, "cloud: must be the name of an entry of clouds.yaml"),
+        ({"cloud": "a\tb"}, "cloud: must be the name of an entry of clouds.yaml"),
         (
             {"data_images": [{"image_url": "images:d", "min_disk": 1}] * 4},
             "data_images: must have at most 3",
@@ -111,6 +120,126 @@ def test_tags_are_a_list_or_an_object() -> None:
     as_list = a_request(tags=["team=a", "x="])
 
     assert as_list.tags == a_request(tags={"team": "a", "x": ""}).tags == {"team": "a", "x": ""}
+
+
+@pytest.mark.parametrize(
+    "tags",
+    [
+        ["aaa.111", "b.2"],
+        ["aaa=111", "b.2"],
+        [{"key": "aaa", "value": "111"}, {"key": "b", "value": 2}],
+        [{"key": "aaa", "value": "111"}, "b=2"],
+        {"aaa": 111, "b": "2"},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("field", ["tags", "image_tags"])
+def test_tags_have_the_forms_of_ims_and_of_other_tools(field: str, tags: Any) -> None:
+    assert a_request(**{field: tags}).tags == {"aaa": "111", "b": "2"}
+    disk = {"image_url": "images:d", "min_disk": 40, field: tags}
+    assert a_request(data_images=[disk]).data_images[0].tags == {"aaa": "111", "b": "2"}
+
+
+@given(
+    st.from_regex(r"[A-Za-z0-9_\-]{1,36}", fullmatch=True).filter(lambda key: key != IMPORT_ID_TAG),
+    st.from_regex(r"[A-Za-z0-9_\-]{0,43}", fullmatch=True),
+)
+def test_every_form_of_a_tag_means_the_same(key: str, value: str) -> None:
+    forms: list[Any] = [
+        [f"{key}={value}"], [f"{key}.{value}"], [{"key": key, "value": value}], {key: value},
+    ]  # fmt: skip
+
+    assert [a_request(tags=form).tags for form in forms] == [{key: value}] * len(forms)
+
+
+@pytest.mark.parametrize(
+    "tag",
+    [
+        "a.b=c",  # not the key a with the value b=c
+        "a=b.c",
+        "a.b.c",
+        {"value": "x"},
+        {"key": "a", "value": "x", "more": 1},
+        {"team": "platform"},
+        {"key": None},
+    ],
+    ids=str,
+)
+def test_a_tag_with_more_than_one_meaning_is_refused(tag: Any) -> None:
+    assert problem_of(tags=[tag]).startswith("tags: ")
+
+
+@pytest.mark.parametrize("strict", [True, False])
+@pytest.mark.parametrize(
+    "sample",
+    [
+        # The samples of the API reference of IMS, and the field names of Terraform.
+        {"name": "a", "image_url": "images:a", "min_disk": 40, "tags": ["aaa.111", "bbb.333"]},
+        {"name": "a", "image_url": "images:a", "min_disk": 40, "type": "ECS",
+         "image_tags": [{"key": "key2", "value": "value2"}, {"key": "key1", "value": "value1"}]},
+        {"name": "a", "image_url": "images:a", "min_disk_gb": 40, "min_ram_mb": 1024,
+         "tags": {"a": "b"}},
+    ],
+    ids=["tags", "image_tags", "terraform"],
+)  # fmt: skip
+def test_samples_of_other_tools_are_valid(sample: dict[str, Any], strict: bool) -> None:  # noqa: FBT001  # a table
+    request = parse_request(sample, strict=strict)
+
+    assert request.min_disk == 40
+    assert request.tags
+
+
+@pytest.mark.parametrize(
+    ("fields", "problem"),
+    [
+        ({"tags": ["a=b"], "image_tags": ["c=d"]}, "image_tags: is another name of tags: use one"),
+        ({"min_disk_gb": 50}, "min_disk_gb: is another name of min_disk: use one"),
+        ({"min_ram": 1, "min_ram_mb": 2}, "min_ram_mb: is another name of min_ram: use one"),
+    ],
+)
+def test_a_field_has_only_one_of_its_names(fields: dict[str, Any], problem: str) -> None:
+    assert problem_of(**fields).startswith(problem)
+
+
+@pytest.mark.parametrize("strict", [True, False])
+@pytest.mark.parametrize("field", [*ImportRequest.model_fields, *SPELLINGS])
+def test_null_means_absent_for_every_field(field: str, strict: bool) -> None:  # noqa: FBT001  # a table
+    body = a_body()
+    required = field in body
+    if required:
+        with pytest.raises(InvalidRequest, match=f"{field}: is mandatory"):
+            parse_request(body | {field: None}, strict=strict)
+    else:
+        assert parse_request(body | {field: None}, strict=strict) == a_request()
+        disk = {"image_url": "images:d", "min_disk": 40}
+        if field in DataImage.model_fields:
+            nulls = [disk | {field: None}]
+            with_disk = parse_request(body | {"data_images": nulls}, strict=strict)
+            assert with_disk == a_request(data_images=[disk])
+
+
+def test_an_unknown_field_is_refused_even_if_it_is_null() -> None:
+    with pytest.raises(InvalidRequest, match="mindisk: unknown field"):
+        parse_request(a_body() | {"mindisk": None})
+
+
+@pytest.mark.parametrize("name", ["Büro", "Ångström", "café"])
+def test_a_name_of_decomposed_characters_is_the_composed_name(name: str) -> None:
+    decomposed = unicodedata.normalize("NFD", name)
+
+    assert decomposed != name
+    assert a_request(name=decomposed).name == name
+    assert parse_adoption(decomposed, None).name == name
+
+
+@pytest.mark.parametrize("cloud", ["otc prod", "otc.eu-de", "öffentlich", "a/b", "'", "x" * 64])
+def test_any_key_of_a_clouds_file_is_a_cloud(cloud: str) -> None:
+    assert a_request(cloud=cloud).cloud == cloud
+
+
+@pytest.mark.parametrize("cloud", ["", "a\nb", "\x00", "x" * 65, "\ud800", "a\u200eb"])
+def test_a_cloud_is_printable_and_has_64_characters_at_most(cloud: str) -> None:
+    assert problem_of(cloud=cloud).startswith("cloud: must be the name of an entry of clouds.yaml")
 
 
 def test_is_config_init_is_accepted_with_a_warning() -> None:

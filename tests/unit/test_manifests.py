@@ -12,6 +12,7 @@ from builders import a_request
 
 from ims_config.import_request import ImportRequest
 from ims_config.records import ImportRecord, State
+from ims_config.spellings import SPELLINGS
 from ims_config.worker_reports import FoundImage
 from ims_producer.manifest.parsing import (
     MAX_IMAGES,
@@ -55,6 +56,32 @@ def test_defaults_apply_unless_an_image_overrides_them_and_tags_are_merged() -> 
     assert (second.min_disk, second.tags) == (60, {"team": "a", "stage": "y"})
 
 
+@pytest.mark.parametrize(
+    "tags",
+    [
+        {"tags": {"stage": "y"}},
+        {"tags": ["stage=y"]},
+        {"tags": ["stage.y"]},
+        {"image_tags": [{"key": "stage", "value": "y"}]},
+    ],
+)
+def test_defaults_and_images_may_write_fields_differently(tags: dict[str, Any]) -> None:
+    defaults = {"min_disk_gb": 50, "image_tags": ["team.a", "stage.x"], "cloud": "x"}
+
+    [first, second, third] = requests(
+        defaults=defaults,
+        images=[
+            {"name": "a", "image_url": "images:a", "min_disk": 60} | tags,
+            {"name": "b", "image_url": "images:b", "tags": None, "cloud": None},
+            {"name": "c", "image_url": "images:c", "matrix": {"min_disk": [70]}},
+        ],
+    )
+
+    assert (first.min_disk, first.tags) == (60, {"team": "a", "stage": "y"})
+    assert (second.min_disk, second.tags, second.cloud) == (50, {}, None)
+    assert third.min_disk == 70
+
+
 def test_a_matrix_creates_one_request_for_each_combination() -> None:
     expanded = requests(images=[image(matrix={"cloud": ["x", "y"], "name": ["a", "b"]})])
 
@@ -92,6 +119,10 @@ def test_a_value_that_looks_like_a_date_stays_text() -> None:
         (
             "version: 1\nimages: [{name: a, image_url: 'i:a', min_disk: 0}]",
             "images[0] 'a': image_url: must start with a bucket name",
+        ),
+        (
+            "version: 1\ndefaults: {tags: [x]}\nimages: [{name: a, tags: [a=b]}]",
+            "images[0] 'a': tags: must be KEY=VALUE",
         ),
         (
             "version: 1\nimages: [{name: a, matrix: [x]}]",
@@ -139,7 +170,7 @@ def test_the_published_schema_matches_the_code() -> None:
     script = runpy.run_path(str(DOCS / "manifest_schema.py"))
     assert published == script["json_schema"](), "run: .venv/bin/python docs/manifest_schema.py"
     fields = published["$defs"]["Entry"]["properties"]
-    assert set(fields) == {*ImportRequest.model_fields, "matrix"}
+    assert set(fields) == {*ImportRequest.model_fields, *SPELLINGS, "matrix"}
 
 
 def test_the_example_in_the_docs_is_a_valid_manifest() -> None:

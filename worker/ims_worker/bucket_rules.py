@@ -11,7 +11,13 @@ from typing import Any, Final, Literal
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
-from ims_config.import_request import ImportRequest, InvalidRequest, Strict, parse_request
+from ims_config.import_request import (
+    ImportRequest,
+    InvalidRequest,
+    Strict,
+    parse_request,
+    usual_names,
+)
 from ims_config.strict_yaml import InvalidYaml, parse_yaml
 from ims_config.validation import FieldError, InvalidInput, field_errors
 
@@ -69,7 +75,7 @@ class Rule(Strict):
     @field_validator("request")
     @classmethod
     def check_request(cls, value: dict[str, Any]) -> dict[str, Any]:
-        if taken := {"name", "image_url"} & set(value):
+        if taken := {"name", "image_url"} & set(usual_names(value)):
             raise ValueError(f"{', '.join(sorted(taken))}: comes from the object, see image_name")
         return value
 

@@ -8,12 +8,13 @@ from typing import Annotated, Final
 from fastapi import APIRouter, Path, Query, Response
 from pydantic import Field
 
+from ims_config.import_request import CloudName
 from ims_config.records import ImportRecord, Scope
 from ims_config.worker_reports import FoundImages, GcReport, ResumeReport
 from ims_ledger.api_keys import ApiKey
 from ims_producer.api.auth import Admin, AdminOfAllClouds, Backend, Reader, Submitter
 from ims_producer.api.problems import BODY_ERRORS, problem_responses
-from ims_producer.api.schemas import Body, CloudText, Flag, IdText, Moment, NameText
+from ims_producer.api.schemas import Body, Flag, IdText, Moment, NameText
 from ims_producer.http_contract import Checks, CreatedKey, FoundImports, Keys, Pruned
 
 S = HTTPStatus
@@ -28,7 +29,7 @@ class Adopt(Body):
 
     job_id: IdText = Field(examples=["ff80808296b27d7e01"])
     name: NameText = Field("adopted", min_length=1)
-    cloud: CloudText | None = None
+    cloud: CloudName | None = None
 
 
 class Find(Body):
@@ -48,7 +49,7 @@ class Prune(Body):
 class Cloud(Body):
     """An entry of the workers' clouds.yaml; without one their default."""
 
-    cloud: CloudText | None = None
+    cloud: CloudName | None = None
 
 
 class Gc(Cloud):
@@ -69,14 +70,14 @@ class NewKey(Body):
 
     name: str = Field(pattern=r"^[\x20-\x7e]{1,64}$", examples=["ci"])
     scopes: list[Scope] = Field(min_length=1)
-    clouds: list[CloudText] | None = None
+    clouds: list[CloudName] | None = None
     expires_at: Moment | None = None
 
 
 class CloudsQuery(Body):
     """The clouds that a worker logs in to."""
 
-    cloud: list[CloudText] = Field(default_factory=list, max_length=10)
+    cloud: list[CloudName] = Field(default_factory=list, max_length=10)
 
 
 # --- the ledger -----------------------------------------------------------------------------

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, JsonValue
 from pydantic.json_schema import SkipJsonSchema
 
+from ims_config.import_request import CloudName
 from ims_config.records import State
 from ims_producer.http_contract import Problem
 
@@ -30,7 +31,6 @@ def _rfc3339(value: object) -> object:
 # Only true and false of JSON, not 0, "no" or "off".
 Flag = Annotated[bool, Field(strict=True)]
 NameText = Annotated[str, Field(max_length=128, pattern=r"^[^\x00-\x1f\x7f]*$")]
-CloudText = Annotated[str, Field(max_length=64, pattern=r"^[A-Za-z0-9_\-.]+$")]
 IdText = Annotated[str, Field(pattern=r"^[A-Za-z0-9_\-]{1,64}$")]
 TagText = Annotated[str, Field(pattern=r"^[A-Za-z0-9_\-]{1,36}=[A-Za-z0-9_\-]{0,43}$")]
 CursorText = Annotated[str, Field(pattern=r"^[A-Za-z0-9_\-]{1,100}$")]
@@ -53,7 +53,7 @@ class Filters(Body):
 
     state: list[State] = Field(default_factory=list, description="In one of these states.")
     name: NameText | Absent = None
-    cloud: CloudText | Absent = None
+    cloud: CloudName | Absent = None
     tag: TagText | Absent = Field(None, examples=["team=platform"])
     created_after: Moment | Absent = Field(None, description="Inclusive.")
     created_before: Moment | Absent = Field(None, description="Exclusive.")

@@ -6,14 +6,14 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Response
 from pydantic import Field
 
-from ims_config.import_request import WebhookUrl
+from ims_config.import_request import CloudName, WebhookUrl
 from ims_config.webhooks import WebhookEvent
 from ims_ledger import NotFound
 from ims_ledger.outbox import Delivery, DeliveryState
 from ims_ledger.webhook_endpoints import Webhook
 from ims_producer.api.auth import AdminOfAllClouds, Backend, Reader, Submitter
 from ims_producer.api.problems import BODY_ERRORS, problem_responses
-from ims_producer.api.schemas import MAX_PAGE, Absent, Body, CloudText, IdText
+from ims_producer.api.schemas import MAX_PAGE, Absent, Body, IdText
 from ims_producer.http_contract import DeliveryList, Endpoint, WebhookList
 
 S = HTTPStatus
@@ -26,7 +26,7 @@ class NewWebhook(Body):
 
     url: WebhookUrl
     events: list[WebhookEvent] | None = Field(None, min_length=1)
-    clouds: list[CloudText] | None = Field(None, min_length=1)
+    clouds: list[CloudName] | None = Field(None, min_length=1)
 
 
 class WebhookAddress(Body):

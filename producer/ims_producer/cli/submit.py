@@ -132,7 +132,7 @@ def submit(  # typer reads the options from the signature
       ims-import submit --file request.json --key build-4711 --json
     """
     arguments = locals()
-    from ims_config.import_request import ImportRequest, parse_request
+    from ims_config.import_request import ImportRequest, parse_request, usual_names
     from ims_producer.cli import render
 
     # A parameter of this function that is named like a field of a request sets that field.
@@ -140,7 +140,7 @@ def submit(  # typer reads the options from the signature
     fields = {name: value for name, value in options.items() if value not in (None, [])}
     if data_images:
         fields["data_images"] = [_data_image(text) for text in data_images]
-    request = parse_request(_fields_of(file) | fields)
+    request = parse_request(usual_names(_fields_of(file)) | fields)
     for warning in request.warnings():
         render.print_note(f"note: {warning}")
     if dry_run:

@@ -7,7 +7,14 @@ from typing import Final, Literal
 
 from pydantic import ConfigDict, Field, ValidationError
 
-from ims_config.import_request import ImportRequest, InvalidRequest, Strict, parse_request
+from ims_config.import_request import (
+    ImportRequest,
+    InvalidRequest,
+    Strict,
+    merge_requests,
+    parse_request,
+    usual_names,
+)
 from ims_config.strict_yaml import InvalidYaml, parse_yaml
 from ims_config.validation import FieldError, InvalidInput, field_errors
 
@@ -79,10 +86,13 @@ def requests_of(manifest: Manifest) -> list[ImportRequest]:
 
 def _entries(manifest: Manifest, problems: list[str]) -> Iterator[tuple[str, Fields]]:
     for index, image in enumerate(manifest.images):
-        fields = _merge(manifest.defaults, image)
         place = f"images[{index}]" + (f" {image['name']!r}" if image.get("name") else "")
         try:
+            fields = merge_requests(manifest.defaults, image)
             combinations = _combinations(fields.pop("matrix", None) or {})
+        except InvalidRequest as exc:
+            problems += [f"{place}: {problem}" for problem in exc.problems]
+            continue
         except ValueError as exc:
             problems.append(f"{place}: matrix: {exc}")
             continue
@@ -91,26 +101,18 @@ def _entries(manifest: Manifest, problems: list[str]) -> Iterator[tuple[str, Fie
             yield place + where, fields | values
 
 
-def _merge(defaults: Mapping[str, object], image: Mapping[str, object]) -> Fields:
-    merged = {**defaults, **image}
-    default_tags, tags = defaults.get("tags"), image.get("tags")
-    if isinstance(default_tags, Mapping) and isinstance(tags, Mapping):
-        merged["tags"] = {**default_tags, **tags}
-    return merged
-
-
 def _combinations(matrix: object) -> Iterator[Fields]:
     """One set of fields for each combination of values. Raises ValueError with the rule."""
     if not isinstance(matrix, Mapping):
         raise ValueError(  # noqa: TRY004  # caught as a broken rule
             f"must be an object of lists, e.g. cloud: [a, b]; got {type(matrix).__name__}"
         )
-    for field, values in matrix.items():
+    lists: dict[str, list[object]] = {}
+    for field, values in usual_names(matrix).items():
         if not isinstance(values, list) or not values:
             raise ValueError(f"{field} must be a non-empty list; got {values!r}")
-    return (
-        dict(zip(matrix, values, strict=True)) for values in itertools.product(*matrix.values())
-    )
+        lists[field] = values
+    return (dict(zip(lists, values, strict=True)) for values in itertools.product(*lists.values()))
 
 
 def _duplicates(requests: Sequence[ImportRequest]) -> Iterator[str]:
