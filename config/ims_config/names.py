@@ -48,6 +48,8 @@ GENERATION_KEY: Final = "ims-import:generation"
 LIVE_KEY: Final = "ims-import:live"
 # STRING with a TTL: the worker whose scheduler is elected.
 LEADER_KEY: Final = "ims-import:leader"
+# STRING: the UUID of the ledger that the workers use.
+LEDGER_KEY: Final = "ims-import:ledger"
 # STRING with a TTL, one per bucket rule: the run that lists the bucket.
 WATCH_KEY: Final = "ims-import:watch"
 

@@ -80,3 +80,15 @@ class LedgerUnavailable(Unavailable):
 
 class LedgerOutdated(Unavailable):
     """The tables are missing or belong to another version: migrate."""
+
+
+class LedgerNotCurrent(Unavailable):
+    """The workers use another ledger, so none of them would see what is recorded in this one."""
+
+    def __init__(self, own: str, current: str) -> None:
+        super().__init__(own, current)
+        self.own = own
+        self.current = current
+
+    def __str__(self) -> str:
+        return f"this ledger is {self.own}, but the workers use {self.current}"

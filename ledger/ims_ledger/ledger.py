@@ -2,12 +2,16 @@
 
 from collections.abc import Callable
 from datetime import UTC, datetime
+from functools import cached_property
+
+from sqlalchemy import select
 
 from ims_ledger.api_keys import ApiKeys
-from ims_ledger.database import open_engine
+from ims_ledger.database import open_engine, transaction
 from ims_ledger.imported_objects import ImportedObjects
 from ims_ledger.imports import Imports
 from ims_ledger.outbox import Outbox
+from ims_ledger.tables import LedgerRow
 from ims_ledger.transitions import Transitions
 from ims_ledger.webhook_endpoints import WebhookEndpoints
 
@@ -30,6 +34,12 @@ class Ledger:
         self.webhook_endpoints = WebhookEndpoints(self._engine, now)
         self.api_keys = ApiKeys(self._engine, now)
         self.imported_objects = ImportedObjects(self._engine, now)
+
+    @cached_property
+    def id(self) -> str:
+        """The UUID of this ledger; a copy of the database is the same ledger."""
+        with transaction(self._engine, write=False) as db:
+            return db.execute(select(LedgerRow.id)).scalar_one()
 
     def migrate(self) -> None:
         """Bring the tables to this version; several processes may do so at the same time."""

@@ -46,6 +46,15 @@ class Base(DeclarativeBase):
     metadata = MetaData(naming_convention=NAMING)
 
 
+class LedgerRow(Base):
+    """The one row that identifies this ledger."""
+
+    __tablename__ = "ledger"
+
+    id: Mapped[str] = mapped_column(String(36), primary_key=True)
+    created_at: Mapped[datetime] = mapped_column(UtcTime)
+
+
 class ImportRow(Base):
     """One import; most columns are fields of ims_config.records.ImportRecord."""
 

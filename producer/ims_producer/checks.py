@@ -21,13 +21,16 @@ from ims_config.worker_reports import (
     ImageQuota,
     WorkerReply,
 )
-from ims_ledger import Ledger, LedgerOutdated, LedgerUnavailable
+from ims_ledger import Ledger, LedgerNotCurrent, LedgerOutdated, LedgerUnavailable
+from ims_producer.errors import LEDGER_OPTIONS
 
 PING_S: Final = 2.0
 CLOUD_REPLY_S: Final = 45.0
 _QUEUE_ERRORS: Final = (OperationalError, RedisError, OSError)
 
 OpenLedger = Callable[[], Ledger]
+# The id of the ledger that the workers use; may raise RedisError.
+CurrentLedger = Callable[[], str | None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,6 +60,7 @@ def run_checks(
     settings: LedgerSettings,
     celery: Celery,
     open_ledger: OpenLedger,
+    current_ledger: CurrentLedger,
     *,
     clouds: Sequence[str],
     migrate: bool,
@@ -71,6 +75,10 @@ def run_checks(
     ledger = check_ledger(settings.ledger, open_ledger, migrate=migrate)
     yield ledger
     yield check_polls(open_ledger) if ledger.ok else _skipped("polls", "the ledger failed")
+    if ledger.ok and redis.ok:
+        yield check_current_ledger(open_ledger, current_ledger)
+    else:
+        yield _skipped("current ledger", "this needs the ledger and Redis")
     workers = check_workers(celery) if broker.ok else _skipped("workers", "the broker failed")
     yield workers
     for cloud in clouds or (None,):
@@ -152,6 +160,20 @@ def check_polls(open_ledger: OpenLedger) -> Check:
     check = _failed("polls", found, worst.hint)
     refused = worst.error_class is ErrorClass.AUTH
     return replace(check, about="credentials") if refused else check
+
+
+def check_current_ledger(open_ledger: OpenLedger, current_ledger: CurrentLedger) -> Check:
+    """Whether the workers use this ledger."""
+    name = "current ledger"
+    try:
+        own, current = open_ledger().id, current_ledger()
+    except (LedgerUnavailable, RedisError) as exc:
+        return _skipped(name, str(exc))
+    if current is None:
+        return _skipped(name, f"no worker has published its ledger; this one is {own}")
+    if current != own:
+        return _failed(name, str(LedgerNotCurrent(own, current)), f"{LEDGER_OPTIONS}.")
+    return _passed(name, f"the workers use this ledger, {own}")
 
 
 def check_workers(celery: Celery) -> Check:

@@ -15,7 +15,7 @@ from ims_ledger.outbox import Delivery, DeliveryState
 from ims_ledger.webhook_endpoints import Webhook
 from ims_producer.backends.direct import FIND_S, GC_S, RESUME_S, DirectBackend
 from ims_producer.backends.http import HttpBackend
-from ims_producer.backends.protocol import Backend, ImportFilter, Submission
+from ims_producer.backends.protocol import AdoptedLedger, Backend, ImportFilter, Submission
 from ims_producer.checks import Check
 from ims_producer.waiting import OnProgress, StillTracked, wait_until_settled
 
@@ -25,7 +25,8 @@ class Client:
 
     With IMS_IMPORT_API_URL the client uses the HTTP API, and every method may raise KeyRefused and
     ApiUnavailable. Without it the client uses the ledger and the broker, and every method may raise
-    LedgerUnavailable and LedgerOutdated. All other errors are the same.
+    LedgerUnavailable and LedgerOutdated; methods that give work to the workers also raise
+    LedgerNotCurrent if the workers use another ledger. All other errors are the same.
     """
 
     def __init__(self, settings: ClientSettings | None = None) -> None:
@@ -240,6 +241,11 @@ class Client:
         """Check everything an import needs, one part after the other; without `clouds`, the
         workers' default cloud. `migrate` works as in `check_ledger`."""
         return self.backend.run_checks(clouds, migrate=migrate)
+
+    def adopt_ledger(self) -> AdoptedLedger:
+        """Make the ledger of this client the one that the workers use; workers with another ledger
+        stop. Raises WorkerUnavailable (Redis is unreachable) and, over HTTP, InvalidRequest."""
+        return self.backend.adopt_ledger()
 
     def check_ledger(self, *, migrate: bool = False) -> Check:
         """Check the ledger only; over HTTP, whether the API can use its ledger. `migrate` updates

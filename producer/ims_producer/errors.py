@@ -7,8 +7,16 @@
 """
 
 from collections.abc import Sequence
+from typing import Final
 
+from ims_config.settings import PREFIX
 from ims_config.worker_reports import CloudError
+
+# What to do about LedgerNotCurrent.
+LEDGER_OPTIONS: Final = (
+    f"Set {PREFIX}LEDGER_URL to the ledger of the workers, or {PREFIX}API_URL to their HTTP API; "
+    "or make this ledger the current one: ims-import ledger adopt"
+)
 
 
 class KeyRefused(Exception):

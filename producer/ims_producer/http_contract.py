@@ -39,6 +39,7 @@ class ProblemCode(StrEnum):
     WORKER_REFUSED = "worker_refused", HTTPStatus.FAILED_DEPENDENCY
     RATE_LIMITED = "rate_limited", HTTPStatus.TOO_MANY_REQUESTS
     LEDGER_UNAVAILABLE = "ledger_unavailable", HTTPStatus.SERVICE_UNAVAILABLE
+    LEDGER_NOT_CURRENT = "ledger_not_current", HTTPStatus.SERVICE_UNAVAILABLE
     WORKER_UNAVAILABLE = "worker_unavailable", HTTPStatus.SERVICE_UNAVAILABLE
     SMN_UNAVAILABLE = "smn_unavailable", HTTPStatus.SERVICE_UNAVAILABLE
     INTERNAL_ERROR = "internal_error", HTTPStatus.INTERNAL_SERVER_ERROR
@@ -142,8 +143,8 @@ class Checks(BaseModel):
 
 
 class Readiness(BaseModel):
-    """Without the ledger no request is recorded; without Redis requests are recorded and run
-    later."""
+    """Without the ledger no request is recorded, nor if the workers use another one (not_current);
+    without Redis requests are recorded and run later."""
 
-    ledger: Literal["ok", "unreachable", "outdated"]
+    ledger: Literal["ok", "unreachable", "outdated", "not_current"]
     queue: Literal["ok", "unreachable"]

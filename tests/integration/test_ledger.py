@@ -5,9 +5,11 @@ import os
 import signal
 import subprocess
 import sys
+import uuid
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 from builders import a_request
@@ -218,6 +220,18 @@ def test_one_of_many_processes_wins_a_move(ledger: Ledger, url: str) -> None:
 def test_many_processes_may_migrate_at_once(url: str) -> None:
     with multiprocessing.get_context("spawn").Pool(6) as pool:
         assert all(pool.map(migrate, [url] * 6))
+
+
+def test_each_ledger_has_one_id_for_all_processes(url: str, tmp_path: Path) -> None:
+    with multiprocessing.get_context("spawn").Pool(6) as pool:
+        pool.map(migrate, [url] * 6)
+    first, second = Ledger(url), Ledger(url)
+    other = open_ledger(f"sqlite:///{tmp_path / 'other.db'}")
+
+    assert first.id == second.id
+    assert uuid.UUID(other.id) != uuid.UUID(first.id)
+    for ledger in (first, second, other):
+        ledger.close()
 
 
 def test_a_ledger_without_tables_says_what_to_do(url: str) -> None:

@@ -13,6 +13,7 @@ from ims_config.worker_reports import CloudError
 from ims_ledger import (
     ConcurrentTransition,
     InvalidState,
+    LedgerNotCurrent,
     LedgerOutdated,
     LedgerUnavailable,
     NotFound,
@@ -100,6 +101,7 @@ def test_a_refused_key_arrives_with_detail_and_fields() -> None:
     [
         (LedgerUnavailable("/secret/path"), ApiUnavailable, "ledger_unavailable"),
         (LedgerOutdated("/secret/path"), ApiUnavailable, "ledger_unavailable"),
+        (LedgerNotCurrent("secret-a", "secret-b"), ApiUnavailable, "ledger_not_current"),
         (WorkerUnavailable("redis://:secret@host"), WorkerUnavailable, "worker_unavailable"),
         (RuntimeError("secret"), ApiUnavailable, "internal_error"),
     ],

@@ -15,17 +15,20 @@ from time import monotonic
 from typing import Any, Final
 
 from celery import Celery, bootsteps
+from celery.worker import state as celery_state
 from redis import RedisError
 
 from ims_config.names import DELIVER_WEBHOOK, POLL_QUEUE, SUBMIT_QUEUE, SWEEP, WATCH
 from ims_config.records import State
 from ims_config.signatures import ref_to, submit_signature
+from ims_ledger import LedgerNotCurrent, LedgerOutdated
 from ims_worker import bootstrap
+from ims_worker.adapters.redis.current_ledger import publish_ledger
 from ims_worker.adapters.redis.leases import Lease
 from ims_worker.adapters.webhook_sender import DELIVERY_LEASE
 from ims_worker.bootstrap import Services
 from ims_worker.canvas import poll_again
-from ims_worker.duties import Duties, Duty
+from ims_worker.duties import OUTAGES, Duties, Duty
 
 logger = logging.getLogger(__name__)
 
@@ -34,6 +37,8 @@ SECOND: Final = timedelta(seconds=1)
 # Another worker takes over this long after the elected one died.
 LEADER_LEASE: Final = timedelta(seconds=3)
 BATCH: Final = 200
+# As the command line: the ledger is wrong.
+WRONG_LEDGER_EXIT_CODE: Final = 5
 # Claims stop while this many messages wait: their leases would expire before a worker is free.
 MAX_WAITING: Final = 400
 
@@ -65,6 +70,7 @@ class Scheduler:
         settings = self._services.settings
         if alive := settings.alive_file:
             yield Duty(name="touch", every=SECOND, action=alive.touch, leader_only=False)
+        yield Duty(name="publish ledger", every=SECOND, action=self._publish, leader_only=False)
         yield Duty(
             name="renew", every=SECOND, action=self._services.leases.renew, leader_only=False
         )
@@ -82,6 +88,16 @@ class Scheduler:
             every=every,
             action=lambda: self._app.send_task(task, expires=every.total_seconds()),
         )
+
+    def _publish(self) -> None:
+        # Again and again: Redis may have lost the id, or an operator adopted another ledger.
+        try:
+            publish_ledger(self._services.redis, self._services.ledger.id)
+        except LedgerNotCurrent as exc:
+            log_wrong_ledger(exc)
+            # Celery ends the worker gracefully, with this exit code.
+            celery_state.should_stop = WRONG_LEDGER_EXIT_CODE
+            self.stop()
 
     def _elect(self) -> None:
         # False first: without Redis no worker is the leader.
@@ -126,6 +142,14 @@ class Scheduler:
             message.apply_async(producer=producer)
 
 
+def log_wrong_ledger(exc: LedgerNotCurrent) -> None:
+    logger.critical(
+        "the worker stops: %s; set IMS_IMPORT_LEDGER_URL to that ledger, or make this one the "
+        "current one with: ims-import ledger adopt",
+        exc,
+    )
+
+
 class SchedulerStep(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery is untyped
     """Starts and stops the scheduler with the worker."""
 
@@ -137,11 +161,26 @@ class SchedulerStep(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery is
         self._thread: threading.Thread | None = None
 
     def start(self, _worker: Any) -> None:
-        self._scheduler = Scheduler(self._app, bootstrap.services())
+        services = bootstrap.services()
+        self._ensure_current_ledger(services)
+        self._scheduler = Scheduler(self._app, services)
         self._thread = threading.Thread(
             target=self._scheduler.run, name="ims-import-scheduler", daemon=True
         )
         self._thread.start()
+
+    def _ensure_current_ledger(self, services: Services) -> None:
+        """Raise SystemExit before the worker consumes; an outage is no reason, it is checked later.
+
+        Celery stops the worker with the code of the exception.
+        """
+        try:
+            publish_ledger(services.redis, services.ledger.id)
+        except LedgerNotCurrent as exc:
+            log_wrong_ledger(exc)
+            raise SystemExit(WRONG_LEDGER_EXIT_CODE) from exc
+        except (*OUTAGES, LedgerOutdated) as exc:
+            logger.warning("cannot compare ledgers yet", extra={"reason": str(exc)})
 
     def stop(self, _worker: Any) -> None:
         if self._scheduler and self._thread:

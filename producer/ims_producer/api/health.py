@@ -49,9 +49,11 @@ def readyz(backend: Backend, response: Response) -> Readiness:
     return ready
 
 
-def _ledger(backend: DirectBackend) -> Literal["ok", "unreachable", "outdated"]:
+def _ledger(backend: DirectBackend) -> Literal["ok", "unreachable", "outdated", "not_current"]:
     try:
-        return "ok" if backend.ledger.is_current() else "outdated"
+        if not backend.ledger.is_current():
+            return "outdated"
+        return "ok" if backend.ledger_is_current() else "not_current"
     except LedgerOutdated:
         return "outdated"
     except LedgerUnavailable:

@@ -22,10 +22,11 @@ from ims_ledger.errors import (
     ConcurrentTransition,
     InvalidState,
     KeyConflict,
+    LedgerNotCurrent,
     NotFound,
     Unavailable,
 )
-from ims_producer.errors import WorkerRefused, WorkerUnavailable
+from ims_producer.errors import LEDGER_OPTIONS, WorkerRefused, WorkerUnavailable
 from ims_producer.http_contract import (
     PROBLEM_MEDIA_TYPE,
     FieldError,
@@ -176,6 +177,16 @@ def _(exc: Unavailable) -> ProblemError:
         ProblemCode.LEDGER_UNAVAILABLE,
         "the ledger cannot be reached; nothing was recorded",
         hint="Try again.",
+    )
+
+
+@problem_of.register
+def _(exc: LedgerNotCurrent) -> ProblemError:
+    logger.error("the ledger is not current", extra={"reason": str(exc)})
+    return ProblemError(
+        ProblemCode.LEDGER_NOT_CURRENT,
+        "the workers do not use the ledger of the API; nothing was recorded",
+        hint=f"On the host of the API: {LEDGER_OPTIONS}",
     )
 
 

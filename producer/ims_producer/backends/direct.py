@@ -16,7 +16,7 @@ from redis import Redis, RedisError
 
 from ims_config.celery_app import make_celery
 from ims_config.import_request import ImportRequest
-from ims_config.names import DUE_KEY, FIND_IMAGES, GC, RESUME, WATCH_OBJECT
+from ims_config.names import DUE_KEY, FIND_IMAGES, GC, LEDGER_KEY, RESUME, WATCH_OBJECT
 from ims_config.records import (
     ErrorClass,
     Event,
@@ -31,13 +31,13 @@ from ims_config.settings import LedgerSettings
 from ims_config.signatures import import_flow, poll_signature, ref_to
 from ims_config.webhooks import WebhookEvent
 from ims_config.worker_reports import FoundImage, FoundImages, GcReport, ResumeReport, WorkerReply
-from ims_ledger import Ledger, open_ledger
+from ims_ledger import Ledger, LedgerNotCurrent, open_ledger
 from ims_ledger.api_keys import ApiKey
 from ims_ledger.outbox import Delivery, DeliveryState
 from ims_ledger.webhook_endpoints import Webhook
 from ims_producer import checks
 from ims_producer.backends.live import read_live
-from ims_producer.backends.protocol import ImportFilter, Submission
+from ims_producer.backends.protocol import AdoptedLedger, ImportFilter, Submission
 from ims_producer.checks import Check
 from ims_producer.errors import WorkerRefused, WorkerUnavailable
 
@@ -91,6 +91,7 @@ class DirectBackend:
     def submit_import(
         self, request: ImportRequest, *, key: str | None, requested_by: str | None
     ) -> Submission:
+        self._ensure_current()
         record, created = self.ledger.imports.record(
             request, key=key, requested_by=requested_by or _user()
         )
@@ -131,6 +132,7 @@ class DirectBackend:
         return result
 
     def retry(self, import_id: str, *, by: str | None = None) -> ImportResult:
+        self._ensure_current()
         result = self.ledger.transitions.retry(import_id, by=by or _user())
         self._queue(result)
         return result
@@ -138,6 +140,7 @@ class DirectBackend:
     def resolve(
         self, import_id: str, *, resubmit: bool, image_id: str | None, by: str | None = None
     ) -> ImportResult:
+        self._ensure_current()
         by = by or _user()
         if resubmit:
             result = self.ledger.transitions.resolve(import_id, to=State.QUEUED, by=by)
@@ -157,6 +160,7 @@ class DirectBackend:
     def adopt(
         self, job_id: str, *, name: str, cloud: str | None, by: str | None = None
     ) -> Submission:
+        self._ensure_current()
         record, created = self.ledger.imports.adopt(
             job_id, name=name, cloud=cloud, by=by or _user()
         )
@@ -264,11 +268,42 @@ class DirectBackend:
 
     def run_checks(self, clouds: Sequence[str], *, migrate: bool) -> Iterator[Check]:
         return checks.run_checks(
-            self.settings, self._celery, lambda: self.ledger, clouds=clouds, migrate=migrate
+            self.settings,
+            self._celery,
+            lambda: self.ledger,
+            self._current_ledger,
+            clouds=clouds,
+            migrate=migrate,
         )
 
     def check_ledger(self, *, migrate: bool) -> Check:
         return checks.check_ledger(self.settings.ledger, lambda: self.ledger, migrate=migrate)
+
+    def adopt_ledger(self) -> AdoptedLedger:
+        own = self.ledger.id
+        with _queue_errors():
+            previous = self._redis.getset(LEDGER_KEY, own)
+        return AdoptedLedger(own, _text(previous))
+
+    def ledger_is_current(self) -> bool:
+        """False if the workers use another ledger; True also if that cannot be checked."""
+        try:
+            self._ensure_current()
+        except LedgerNotCurrent:
+            return False
+        return True
+
+    def _ensure_current(self) -> None:
+        """Raise LedgerNotCurrent if no worker would see what is recorded in this ledger."""
+        # Without Redis, recording continues: a worker of this ledger finds the import later.
+        with suppress(RedisError):
+            current = self._current_ledger()
+            if current not in (None, self.ledger.id):
+                raise LedgerNotCurrent(self.ledger.id, current)
+
+    def _current_ledger(self) -> str | None:
+        """The id that the workers published; None if no worker ran since Redis was empty."""
+        return _text(self._redis.get(LEDGER_KEY))
 
     def queue_answers(self) -> bool:
         with suppress(RedisError, OSError):
@@ -319,6 +354,10 @@ def _queue_errors() -> Iterator[None]:
     # Celery raises RuntimeError if the result backend cannot be reached.
     except (OperationalError, RedisError, OSError, RuntimeError) as exc:
         raise WorkerUnavailable(f"the queue cannot be reached: {exc}") from exc
+
+
+def _text(raw: bytes | str | None) -> str | None:
+    return raw.decode() if isinstance(raw, bytes) else raw
 
 
 def _user() -> str | None:

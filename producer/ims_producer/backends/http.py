@@ -23,7 +23,7 @@ from ims_ledger.api_keys import ApiKey
 from ims_ledger.errors import ConcurrentTransition, InvalidState, KeyConflict, Kind, NotFound
 from ims_ledger.outbox import Delivery, DeliveryState
 from ims_ledger.webhook_endpoints import Webhook
-from ims_producer.backends.protocol import ImportFilter, Submission
+from ims_producer.backends.protocol import AdoptedLedger, ImportFilter, Submission
 from ims_producer.checks import Check
 from ims_producer.errors import ApiUnavailable, KeyRefused, WorkerRefused, WorkerUnavailable
 from ims_producer.http_contract import (
@@ -284,6 +284,9 @@ class HttpBackend:
         yield Check(name="api", ok=True, found=f"{self._url} answers")
         yield from reports
 
+    def adopt_ledger(self) -> AdoptedLedger:
+        raise self._only_beside_the_ledger("ledger adopt")
+
     def check_ledger(self, *, migrate: bool) -> Check:
         self._refuse_migration(migrate=migrate)
         try:
@@ -296,14 +299,17 @@ class HttpBackend:
         return Check(
             name="ledger",
             ok=False,
-            found=f"{self._url}: the ledger of the API is {ledger}",
-            fix=f"Run where the API runs, without {PREFIX}API_URL: ims-import doctor --ledger-only",
+            found=f"{self._url}: the ledger of the API is {ledger.replace('_', ' ')}",
+            fix=f"Run where the API runs, without {PREFIX}API_URL: ims-import doctor",
         )
 
     def _refuse_migration(self, *, migrate: bool) -> None:
         if migrate:
-            rule = f"works only where the ledger is, without {PREFIX}API_URL"
-            raise InvalidRequest(FieldError("--migrate", rule, self._url))
+            raise self._only_beside_the_ledger("--migrate")
+
+    def _only_beside_the_ledger(self, what: str) -> InvalidRequest:
+        rule = f"works only where the ledger is, without {PREFIX}API_URL"
+        return InvalidRequest(FieldError(what, rule, self._url))
 
     def _unreachable(self, exc: ApiUnavailable) -> Check:
         fix = f"Start ims-import api, or correct {PREFIX}API_URL."

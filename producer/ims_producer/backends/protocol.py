@@ -27,6 +27,14 @@ class Submission:
     queued: bool
 
 
+@dataclass(frozen=True, slots=True)
+class AdoptedLedger:
+    """The id of the ledger that is current now, and of the one that was (None: there was none)."""
+
+    id: str
+    previous: str | None
+
+
 class ImportFilter(TypedDict, total=False):
     """The imports that a list contains: those that match every field that is set.
 
@@ -95,5 +103,6 @@ class Backend(Protocol):
     def resend(self, delivery_id: str) -> Delivery: ...
 
     def run_checks(self, clouds: Sequence[str], *, migrate: bool) -> Iterator[Check]: ...
+    def adopt_ledger(self) -> AdoptedLedger: ...
     def check_ledger(self, *, migrate: bool) -> Check: ...
     def close(self) -> None: ...

@@ -6,7 +6,17 @@ from typing import Annotated
 
 import typer
 
-from ims_producer.cli import clouds, doctor, imports, keys, manifests, processes, submit, webhooks
+from ims_producer.cli import (
+    clouds,
+    doctor,
+    imports,
+    keys,
+    ledger,
+    manifests,
+    processes,
+    submit,
+    webhooks,
+)
 from ims_producer.cli.exit_codes import Exit, stop_for
 
 # Plain help looks the same in a pipe, and rich doubles the time to print it.
@@ -32,7 +42,7 @@ app = typer.Typer(
     \b
     Exit codes: 0 done, 1 an import failed, 2 usage or invalid request,
     3 stopped waiting (still tracked), 4 credentials refused,
-    5 queue, ledger or API unreachable, 6 uncertain, needs a person.
+    5 queue, ledger or API unreachable or wrong, 6 uncertain, needs a person.
     """,
 )
 
@@ -52,6 +62,7 @@ app.command("prune")(imports.prune)
 app.command("doctor")(doctor.doctor)
 app.add_typer(keys.app, name="keys")
 app.add_typer(webhooks.app, name="webhooks")
+app.add_typer(ledger.app, name="ledger")
 pass_through = {"allow_extra_args": True, "ignore_unknown_options": True}
 app.command("worker", context_settings=pass_through)(processes.worker)
 app.command("api")(processes.api)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 if TYPE_CHECKING:
     from ims_config.records import ImportRecord
+    from ims_ledger.errors import Unavailable
     from ims_producer.checks import Check
 
 
@@ -80,7 +81,19 @@ def stop_for(exc: Exception) -> None:
             stop(Exit.FAILED, str(exc), exc.failure.hint)
         case ApiUnavailable() | WorkerUnavailable():
             stop(Exit.UNREACHABLE, str(exc), "run: ims-import doctor")
+        case ledger.Unavailable():
+            stop(Exit.UNREACHABLE, *_ledger_lines(exc))
+
+
+def _ledger_lines(exc: "Unavailable") -> tuple[str, str]:
+    """What is wrong with the ledger, and what to do about it."""
+    from ims_ledger import errors as ledger
+    from ims_producer.errors import LEDGER_OPTIONS
+
+    match exc:
         case ledger.LedgerOutdated():
-            stop(Exit.UNREACHABLE, str(exc), "run: ims-import doctor --migrate")
-        case ledger.LedgerUnavailable():
-            stop(Exit.UNREACHABLE, f"ledger: {exc}", "run: ims-import doctor")
+            return str(exc), "run: ims-import doctor --migrate"
+        case ledger.LedgerNotCurrent():
+            return f"nothing was recorded: {exc}", LEDGER_OPTIONS
+        case _:
+            return f"ledger: {exc}", "run: ims-import doctor"
