@@ -4,7 +4,7 @@ from typing import Annotated, Generic, TypeVar
 
 from pydantic import Field
 
-from ims_config.records import Failure, Frozen
+from ims_config.records import Failure, Frozen, State
 
 Report = TypeVar("Report")
 
@@ -62,9 +62,10 @@ class FoundImages(Frozen):
 
 
 class ResumeReport(Frozen):
-    """How many imports were waiting for the credentials that are tried again now."""
+    """How many imports were held up and run now, in total and by state."""
 
     waited: int
+    states: dict[State, int] = Field(default_factory=dict)
 
 
 class ImageQuota(Frozen):

@@ -247,15 +247,19 @@ class Imports:
         """Every import whose last poll failed."""
         return self._where(imports.c.poll_error.is_not(None))
 
-    def waiting_for(self, what: WaitsFor, *, cloud: str | None) -> list[str]:
-        """Ids of the WAITING imports of a cloud that wait for this."""
-        query = select(imports.c.id).where(
-            imports.c.state == State.WAITING.value,
-            imports.c.waits_for == what.value,
-            imports.c.cloud.is_(None) if cloud is None else imports.c.cloud == cloud,
+    def held_up(self, clouds: Collection[str | None]) -> dict[str, State]:
+        """Id and state of the imports of these clouds that wait for a person or for credentials,
+        and of those whose polls fail. None is the workers' default cloud."""
+        waits = (imports.c.state == State.WAITING.value) & imports.c.waits_for.in_(
+            [WaitsFor.CREDENTIALS.value, WaitsFor.PERSON.value]
+        )
+        named = imports.c.cloud.in_([cloud for cloud in clouds if cloud is not None])
+        query = select(imports.c.id, imports.c.state).where(
+            waits | imports.c.poll_error.is_not(None),
+            named | imports.c.cloud.is_(None) if None in clouds else named,
         )
         with transaction(self._engine, write=False) as db:
-            return list(db.execute(query).scalars())
+            return {import_id: State(state) for import_id, state in db.execute(query)}
 
     def events(self, import_id: str, *, after: int = 0) -> list[Event]:
         """The events of an import with a number above `after`, in order. Raises NotFound."""

@@ -9,7 +9,7 @@ from ims_config.import_request import ImportRequest, parse_request, parse_webhoo
 from ims_config.records import Event, ImportRecord, ImportResult, Scope
 from ims_config.settings import ClientSettings
 from ims_config.webhooks import WebhookEvent
-from ims_config.worker_reports import FoundImage, GcReport
+from ims_config.worker_reports import FoundImage, GcReport, ResumeReport
 from ims_ledger.api_keys import ApiKey
 from ims_ledger.outbox import Delivery, DeliveryState
 from ims_ledger.webhook_endpoints import Webhook
@@ -148,9 +148,9 @@ class Client:
 
     # --- operations that a worker executes: they raise WorkerRefused and WorkerUnavailable ---
 
-    def resume(self, cloud: str | None = None, *, timeout: float = RESUME_S) -> int:
-        """Let the workers try the credentials of a cloud again; returns how many imports waited."""
-        return self.backend.resume(cloud, timeout=timeout).waited
+    def resume(self, cloud: str | None = None, *, timeout: float = RESUME_S) -> ResumeReport:
+        """Let the workers try the credentials of a cloud again, and run what they held up."""
+        return self.backend.resume(cloud, timeout=timeout)
 
     def gc(
         self,

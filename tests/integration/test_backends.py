@@ -286,7 +286,7 @@ def test_a_worker_reports_images_and_credentials(client: Client, name: str) -> N
     assert (image.id, image.status, image.import_id) == (result.image_id, "active", result.id)
     assert report.project == result.project
     assert result.image_id not in [orphan.image_id for orphan in report.leftovers]
-    assert client.resume() == 0
+    assert client.resume().waited == 0
 
 
 def test_what_the_cloud_refuses_arrives_with_its_code_and_hint(client: Client) -> None:

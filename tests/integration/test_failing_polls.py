@@ -9,6 +9,8 @@ from builders import a_body
 from celery.result import AsyncResult
 from running import Running, until
 
+from ims_sandbox.stack import CLOUD
+
 
 @pytest.fixture
 def running() -> Iterator[Running]:
@@ -54,6 +56,24 @@ def test_every_view_shows_that_polls_fail_until_they_succeed(running: Running) -
     assert (unknown.last_poll_at, unknown.next_poll_at) == (None, None)
     assert after.progress.percent is not None
     assert (kinds.count("unreachable"), kinds.count("reachable")) == (1, 1)
+
+
+def test_resume_polls_at_once_under_any_name_of_the_credentials() -> None:
+    """Without resume, the next polls are five minutes away."""
+    with Running.start(settings={"POLL_FIRST_S": "300", "POLL_MAX_S": "300"}) as running:
+        fault = {"kind": "refused", "call": "job", "code": "IMG.0026", "times": None}
+        requests.post(f"{running.stack.cloud_url}/admin/faults", json=fault, timeout=10)
+        ids = [
+            running.client.submit(a_body(name=f"held-up-{cloud}", cloud=cloud))
+            for cloud in (None, CLOUD)
+        ]
+        until(lambda: all(_count(running, import_id) for import_id in ids), "polls fail")
+        running.reset_cloud()
+
+        resumed = running.stack.run("resume", "--cloud", CLOUD)
+        until(lambda: not any(_count(running, import_id) for import_id in ids), "polls succeed")
+
+    assert f"imports resumed for {CLOUD}: 2 (2 RUNNING)" in resumed.stdout
 
 
 def _count(running: Running, import_id: str) -> int:

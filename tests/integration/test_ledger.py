@@ -17,7 +17,15 @@ from racing import migrate, win_a_move
 
 from ims_config import import_request
 from ims_config.import_request import InvalidRequest
-from ims_config.records import ErrorClass, Failure, ImageFacts, Origin, State
+from ims_config.records import (
+    ErrorClass,
+    Failure,
+    ImageFacts,
+    Origin,
+    PollError,
+    State,
+    WaitsFor,
+)
 from ims_ledger import (
     ConcurrentTransition,
     Conflict,
@@ -377,6 +385,28 @@ def test_a_ledger_out_of_reach_says_so_without_the_password(
 
     assert "s3cret" not in str(caught.value)
     ledger.close()
+
+
+def test_imports_that_resume_wakes_wait_for_a_person_or_have_failing_polls(ledger: Ledger) -> None:
+    failure = PollError(
+        code="IAM.0001", message="m", error_class=ErrorClass.AUTH, hint="h", since=NOON, count=1
+    )
+    polled, fine = a_running(ledger, "job-1"), a_running(ledger, "job-2")
+    ledger.transitions.report_poll_error(polled, failure)
+    waiting = {}
+    for waits_for in WaitsFor:
+        record, _ = ledger.imports.record(a_request(cloud="prod"))
+        ledger.transitions.move(
+            record.id, from_state=State.QUEUED, to=State.WAITING, reason="r", waits_for=waits_for
+        )
+        waiting[waits_for] = record.id
+    person, credentials = waiting[WaitsFor.PERSON], waiting[WaitsFor.CREDENTIALS]
+
+    assert ledger.imports.held_up({None}) == {polled: State.RUNNING}
+    assert set(ledger.imports.held_up({"prod"})) == {person, credentials}
+    assert set(ledger.imports.held_up({None, "prod"})) == {polled, person, credentials}
+    assert ledger.imports.held_up({"other"}) == {}
+    assert fine not in ledger.imports.held_up({None})
 
 
 def test_the_record_of_an_adopted_import_has_no_request(ledger: Ledger) -> None:

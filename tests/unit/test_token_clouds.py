@@ -43,6 +43,23 @@ def test_a_service_is_created_once_and_without_network_io(clouds: OpenStackCloud
     assert clouds.service("prod") is service
 
 
+def test_credentials_are_the_same_under_every_name(
+    clouds: OpenStackClouds, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alias = CLOUDS + CLOUDS.split("clouds:\n")[1].replace("prod:", "alias:").replace(
+        "empty:", "e2:"
+    )
+    other = (
+        "  other:\n    profile: otc\n    auth: {username: v, password: p, project_name: eu-de}\n"
+    )
+    (tmp_path / "clouds.yaml").write_text(alias + other)
+    monkeypatch.setenv("OS_CLOUD", "prod")
+
+    assert set(clouds.retry_login("alias")) == {None, "prod", "alias"}
+    assert set(clouds.retry_login(None)) == {None, "prod", "alias"}
+    assert set(clouds.retry_login("other")) == {"other"}
+
+
 def test_the_vendor_profile_provides_the_auth_url(clouds: OpenStackClouds) -> None:
     identity = clouds._cloud("prod").identity
 

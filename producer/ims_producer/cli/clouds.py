@@ -19,13 +19,17 @@ if TYPE_CHECKING:
 def resume(*, cloud: Cloud = None) -> None:
     """Retry the credentials of a cloud after you corrected them.
 
+    Runs at once what they held up: waiting imports, and those whose polls fail.
+
     \b
     Example:
       ims-import resume --cloud otc-prod
     """
     with ims_producer.Client() as client:
-        count = client.resume(cloud)
-    print(f"imports resumed for {cloud or 'the default cloud'}: {count}")
+        report = client.resume(cloud)
+    states = ", ".join(f"{count} {state}" for state, count in report.states.items())
+    total = f"{report.waited} ({states})" if states else "0"
+    print(f"imports resumed for {cloud or 'the default cloud'}: {total}")
 
 
 def gc(

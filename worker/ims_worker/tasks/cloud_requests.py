@@ -3,13 +3,14 @@
 Each returns a WorkerReply as JSON.
 """
 
+from collections import Counter
 from collections.abc import Callable
 from typing import Concatenate, ParamSpec, TypeVar
 
 from celery import Celery
 
 from ims_config import names
-from ims_config.records import Frozen, ImageFacts, WaitsFor
+from ims_config.records import Frozen, ImageFacts
 from ims_config.worker_reports import (
     CloudError,
     CloudReport,
@@ -58,11 +59,11 @@ def _replies(action: Callable[Concatenate[Services, P], R]) -> Callable[P, Json]
 
 @_replies
 def resume(services: Services, cloud: str | None = None) -> ResumeReport:
-    """Try the credentials of a cloud again now, and run the imports that wait for them."""
-    services.clouds.retry_login(cloud)
-    waiting = services.ledger.imports.waiting_for(WaitsFor.CREDENTIALS, cloud=cloud)
-    services.due.run_now(waiting)
-    return ResumeReport(waited=len(waiting))
+    """Try the credentials of a cloud again now, and run the imports that they held up, whatever
+    name of the cloud these use."""
+    held_up = services.ledger.imports.held_up(services.clouds.retry_login(cloud))
+    services.due.run_now(list(held_up))
+    return ResumeReport(waited=len(held_up), states=Counter(held_up.values()))
 
 
 @_replies

@@ -7,7 +7,8 @@ import os
 import threading
 import warnings
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
@@ -38,6 +39,7 @@ from ims_worker.errors import CloudProblem, LoginRefused, Refused, Unavailable
 from ims_worker.ports import ImageService
 
 if TYPE_CHECKING:
+    from openstack.config import OpenStackConfig
     from openstack.config.cloud_region import CloudRegion
 
 logger = logging.getLogger(__name__)
@@ -161,9 +163,21 @@ class OpenStackClouds:
     def service(self, cloud: str | None) -> ImsService:
         return self._cloud(cloud).service
 
-    def retry_login(self, cloud: str | None) -> None:
-        """End the login backoff of a cloud, after a person corrected the credentials."""
-        self._cloud(cloud).tokens.allow_login()
+    def retry_login(self, cloud: str | None) -> Collection[str | None]:
+        """End the login backoff of a cloud's credentials, after a person corrected them.
+
+        Returns every name of these credentials: entries of clouds.yaml, and None for the default.
+        """
+        credentials = self._cloud(cloud).identity
+        names = []
+        for name in (None, *_open_config().get_cloud_names()):
+            # Other entries may be incomplete.
+            with suppress(CloudProblem):
+                entry = self._cloud(name)
+                if entry.identity == credentials:
+                    entry.tokens.allow_login()
+                    names.append(name)
+        return names
 
     def check(self, cloud: str | None) -> CloudReport:
         """Check the login and the quota of a cloud; the report holds no secret."""
@@ -208,13 +222,9 @@ os.register_at_fork(after_in_child=_after_fork)
 def _read_region(name: str | None) -> CloudRegion:
     """An entry of clouds.yaml, secure.yaml and OS_*, as openstacksdk reads them."""
     # Imported here because it takes 0.2 s, which most tests need not wait for.
-    from openstack.config import OpenStackConfig  # noqa: PLC0415
     from openstack.exceptions import SDKException  # noqa: PLC0415
 
-    try:
-        config = OpenStackConfig(app_name="ims-import")
-    except (SDKException, OSError, ValueError) as exc:
-        raise _not_configured(f"clouds.yaml cannot be read: {responses.clean(exc)}") from exc
+    config = _open_config()
     entries = sorted(config.get_cloud_names())
     if name is not None and name not in entries:
         raise _unknown_cloud(name, entries)
@@ -229,6 +239,16 @@ def _read_region(name: str | None) -> CloudRegion:
     if missing := _missing(region.config):
         raise _not_configured(f"{_entry(name)} has no {' and no '.join(missing)}")
     return region
+
+
+def _open_config() -> OpenStackConfig:
+    from openstack.config import OpenStackConfig  # noqa: PLC0415  # as above
+    from openstack.exceptions import SDKException  # noqa: PLC0415
+
+    try:
+        return OpenStackConfig(app_name="ims-import")
+    except (SDKException, OSError, ValueError) as exc:
+        raise _not_configured(f"clouds.yaml cannot be read: {responses.clean(exc)}") from exc
 
 
 def _identity_plugin(region: CloudRegion, name: str | None) -> BaseIdentityPlugin:
