@@ -14,9 +14,11 @@ from builders import a_body
 
 from ims_config.import_request import ImportRequest, Kind
 from ims_config.records import ErrorClass, Failure, ImportResult, Progress, State, WaitsFor
+from ims_config.worker_reports import GcReport, OrphanedImage
 from ims_ledger import Ledger
 from ims_producer.cli import render
 from ims_producer.cli.app import app, run
+from ims_producer.cli.clouds import gc_lines
 from ims_producer.cli.durations import format_duration
 from ims_producer.cli.exit_codes import exit_code_of
 
@@ -456,3 +458,45 @@ def test_show_prints_the_poll_error_and_the_times_of_polls(
     assert "what to do Grant the permission." in lines
     assert "last poll 2026-01-02 03:06:07 UTC" in lines
     assert "next poll 2026-01-02 03:07:08 UTC" in lines
+
+
+# --- what is said about images and times ------------------------------------------------------
+
+
+def an_orphan(image_id: str, *, known: bool) -> OrphanedImage:
+    return OrphanedImage(
+        image_id=image_id, name="n", status="active", import_id="i", why="canceled", known=known
+    )
+
+
+@pytest.mark.parametrize(
+    ("yes", "unknown", "outcomes"),
+    [
+        (False, False, {"a": "--yes deletes it", "b": "kept: its import is unknown"}),
+        (False, True, {"a": "--yes deletes it", "b": "--yes deletes it"}),
+        (True, False, {"a": "deleted", "b": "kept: its import is unknown"}),
+        (True, True, {"a": "deleted", "b": "protected"}),
+    ],
+)
+def test_gc_says_what_happens_to_each_image(
+    *, yes: bool, unknown: bool, outcomes: dict[str, str]
+) -> None:
+    report = GcReport(
+        project="p",
+        leftovers=(an_orphan("a", known=True), an_orphan("b", known=False)),
+        deleted=("a",) if yes else (),
+        not_deleted={"b": "protected"} if yes and unknown else {},
+    )
+
+    lines = list(gc_lines(report, yes=yes, unknown=unknown))
+
+    for line, outcome in zip(lines, outcomes.values(), strict=False):
+        assert line.split("; ")[1].startswith(outcome)
+
+
+def test_the_age_of_a_finished_import_is_no_duration() -> None:
+    ended = a_result(State.SUCCEEDED, image_id="i", finished_at="2026-01-02T03:14:05Z")
+
+    assert render.outcome_text(ended).endswith("(took 10 min)")
+    assert render.import_row(ended)["age"] != "10 min"
+    assert "took" not in render.outcome_text(a_result(State.FAILED, reason="r"))

@@ -61,16 +61,22 @@ def gc(
     if as_json:
         render.print_json(report)
         return
-    for line in _lines(report):
+    for line in gc_lines(report, yes=yes, unknown=unknown):
         print(line)
     if report.leftovers and not yes:
-        print("ims-import gc --yes deletes them", file=sys.stderr)
+        print("nothing was deleted; --yes deletes", file=sys.stderr)
 
 
-def _lines(report: "GcReport") -> Iterator[str]:
+def gc_lines(report: "GcReport", *, yes: bool, unknown: bool) -> Iterator[str]:
+    """What no import needs, and what happens to it."""
     for image in report.leftovers:
-        deleted = image.image_id in report.deleted
-        outcome = "deleted" if deleted else report.not_deleted.get(image.image_id, "kept")
+        if image.image_id in report.deleted:
+            outcome = "deleted"
+        elif image.known or unknown:
+            would = "not deleted" if yes else "--yes deletes it"
+            outcome = report.not_deleted.get(image.image_id, would)
+        else:
+            outcome = "kept: its import is unknown to this ledger (see --unknown)"
         yield f"{image.image_id}  {image.name} ({image.status}): {image.why}; {outcome}"
     for import_id in report.missing:
         yield f"import {import_id} SUCCEEDED, but its image no longer exists"

@@ -199,7 +199,9 @@ def _print_items(
             print("  ".join(filter(None, cells)))
     counts = Counter(item.step for item in items)
     summary = ", ".join(f"{counts[step]} {step}" for step in Step if step in counts)
-    print(f"{len(items)} images: {summary}", file=sys.stderr)
+    results = Counter(item.result.state for item in items if item.result)
+    ended = "".join(f", {count} {state}" for state, count in results.items())
+    print(f"{len(items)} images: {summary}{ended and '; now' + ended[1:]}", file=sys.stderr)
 
 
 def _planned(item: "Item") -> dict[str, str | None]:

@@ -190,7 +190,7 @@ def _row(record: ImportRecord, progress: str | Table) -> Row:
         "name": record.name,
         "state": Text(record.state, style=_STYLES.get(record.state, "cyan")),
         "progress": progress,
-        "age": _age(record),
+        "age": format_duration((datetime.now(UTC) - record.created_at).total_seconds()),
         "details": summary(record),
     }
 
@@ -266,9 +266,11 @@ def _percent(record: ImportRecord) -> str:
     return "" if percent is None or record.state.terminal else f"{percent:.0f} %"
 
 
-def _age(record: ImportRecord) -> str:
-    end = record.finished_at or datetime.now(UTC)
-    return format_duration((end - record.created_at).total_seconds())
+def _took(record: ImportRecord) -> str:
+    if record.state is not State.SUCCEEDED or record.finished_at is None:
+        return ""
+    seconds = (record.finished_at - record.created_at).total_seconds()
+    return f" (took {format_duration(seconds)})"
 
 
 def summary(record: ImportRecord) -> str:
@@ -300,8 +302,7 @@ def outcome(record: ImportRecord) -> Iterator[str]:
 
 def outcome_text(record: ImportRecord) -> str:
     """The state with its most important fact, on one line."""
-    age = f" ({_age(record)})" if record.state is State.SUCCEEDED else ""
-    return ", ".join(filter(None, [str(record.state), summary(record)])) + age
+    return ", ".join(filter(None, [str(record.state), summary(record)])) + _took(record)
 
 
 def event_line(event: Event) -> str:

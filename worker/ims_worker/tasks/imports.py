@@ -253,4 +253,13 @@ def _log(record: ImportRecord) -> None:
         "reason": record.reason,
     }
     known = {name: value for name, value in facts.items() if value is not None}
-    logger.info("import %s", record.state, extra=known)
+    logger.log(level_of(record), "import %s", record.state, extra=known)
+
+
+def level_of(record: ImportRecord) -> int:
+    """ERROR for a failure, WARNING while a person is needed or the outcome is uncertain."""
+    if record.state is State.FAILED:
+        return logging.ERROR
+    waits = record.waits_for in (WaitsFor.PERSON, WaitsFor.CREDENTIALS)
+    uncertain = record.state is State.UNCERTAIN or (waits and record.state is State.WAITING)
+    return logging.WARNING if uncertain else logging.INFO
