@@ -135,6 +135,9 @@ class ImportRecord(Frozen):
     state: State
     reason: str | None = None
     waits_for: WaitsFor | None = None
+    cancel: Literal["delete", "leave"] | None = None
+    """What happens to the image of an import that a person canceled; takes effect when the job
+    has ended."""
     overdue: bool = False
     cloud: str | None = None
     project: str | None = None
@@ -165,7 +168,11 @@ class ImportRecord(Frozen):
     updated_at: datetime | None = Field(None, exclude=True)
     attempted_at: datetime | None = Field(None, exclude=True)
     priority: int = Field(0, exclude=True)
-    cancel: Literal["delete", "leave"] | None = Field(None, exclude=True)
+
+    @property
+    def canceling(self) -> bool:
+        """Whether it was canceled, and its job has not ended yet."""
+        return self.cancel is not None and not self.state.terminal
 
     @property
     def settled(self) -> bool:

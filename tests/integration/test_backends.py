@@ -170,8 +170,9 @@ def test_a_running_import_is_canceled(running: Running, client: Client, name: st
     import_id = client.submit(a_body(name=name))
     until(lambda: client.get(import_id).state is State.RUNNING, "it runs")
 
-    client.cancel(import_id, leave_image=True)
+    canceled = client.cancel(import_id, leave_image=True)
 
+    assert (canceled.cancel, client.get(import_id).canceling) == ("leave", True)
     running.cloud(job_seconds=(0.5, 1.0))
     assert client.wait(import_id, timeout=60).state is State.CANCELED
 

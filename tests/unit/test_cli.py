@@ -500,3 +500,15 @@ def test_the_age_of_a_finished_import_is_no_duration() -> None:
     assert render.outcome_text(ended).endswith("(took 10 min)")
     assert render.import_row(ended)["age"] != "10 min"
     assert "took" not in render.outcome_text(a_result(State.FAILED, reason="r"))
+
+
+@pytest.mark.parametrize("cancel", ["delete", "leave"])
+def test_a_requested_cancel_is_visible_until_the_job_ends(cancel: str) -> None:
+    running = a_result(State.RUNNING, cancel=cancel)
+    failing = a_result(State.RUNNING, cancel=cancel, reason="r", overdue=True)
+    canceled = a_result(State.CANCELED, cancel=cancel, reason="canceled")
+
+    assert render.progress_text(running) == "RUNNING, cancel requested"
+    assert render.summary(failing) == "cancel requested; overdue; r"
+    assert "requested" not in render.outcome_text(canceled)
+    assert json.loads(running.model_dump_json())["cancel"] == cancel

@@ -168,14 +168,15 @@ def _progress_lines(console: Console) -> OnProgress:
 
 def progress_text(record: ImportRecord) -> str:
     """The state of an import in a few words."""
+    state = f"{record.state}, cancel requested" if record.canceling else str(record.state)
     if record.poll_error is not None:
-        return f"{record.state}, {record.poll_error}"
+        return f"{state}, {record.poll_error}"
     percent = record.progress.percent
     if record.state is State.RUNNING and percent is not None:
-        return f"{record.state} {percent // PERCENT_STEP * PERCENT_STEP:.0f} %"
+        return f"{state} {percent // PERCENT_STEP * PERCENT_STEP:.0f} %"
     if record.state.terminal or not record.reason:
-        return str(record.state)
-    return f"{record.state}: {record.reason}"
+        return state
+    return f"{state}: {record.reason}"
 
 
 # --- tables ---------------------------------------------------------------------------------
@@ -279,10 +280,10 @@ def summary(record: ImportRecord) -> str:
         return str(record.error)
     if record.state is State.SUCCEEDED:
         return f"image {record.image_id}"
-    overdue = "overdue; " if record.overdue else ""
+    marks = ("cancel requested; " * record.canceling) + ("overdue; " * record.overdue)
     if record.poll_error is not None:
-        return f"{overdue}{record.poll_error}"
-    return overdue + (record.reason or (f"job {record.job_id}" if record.job_id else ""))
+        return f"{marks}{record.poll_error}"
+    return marks + (record.reason or (f"job {record.job_id}" if record.job_id else ""))
 
 
 # --- one import -----------------------------------------------------------------------------
@@ -326,6 +327,8 @@ def _facts(result: ImportResult) -> Iterator[tuple[str, object]]:
         yield "what to do", result.poll_error.hint
     late = "yes, it ended late" if result.state.terminal else "yes, tracking continues"
     yield "overdue", late if result.overdue else None
+    image = "deleted" if result.cancel == "delete" else "kept"
+    yield "cancel", f"requested; the image is then {image}" if result.canceling else None
     yield "progress", _percent(result)
     yield "file", result.image_url
     yield "origin", result.origin if result.origin is Origin.ADOPTED else None

@@ -224,7 +224,8 @@ def _status_text(record: ImportRecord, poll_state: PollState) -> str:
     percent = poll_state.progress.percent
     # A percentage from before the failures is not the current one.
     progress = "" if percent is None or record.poll_error else f"{percent:.0f} %"
-    parts = [str(record.state), progress, record.reason or "", str(record.poll_error or "")]
+    cancel = "cancel requested" if record.canceling else ""
+    parts = [str(record.state), cancel, progress, record.reason or "", str(record.poll_error or "")]
     return " · ".join(filter(None, parts))
 
 
