@@ -34,7 +34,7 @@ def _tag_pair(tag: object) -> tuple[str, str]:
             raise ValueError(f"must be an object with key and value, not {shown(tag)}")
         value = tag.get("value")
         return _tag_text(tag["key"]), "" if value is None else _tag_text(value)
-    text = str(tag)
+    text = _tag_text(tag)
     # Neither a key nor a value can contain one of the signs, so a tag has only one meaning.
     for sign in "=.":
         key, found, value = text.partition(sign)

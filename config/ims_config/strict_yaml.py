@@ -148,6 +148,8 @@ def _parse_yaml(text: str) -> object:
     except yaml.reader.ReaderError as exc:
         problem = f"must not contain the character {chr(int(exc.character))!r}"
         raise _invalid_at(text, exc.position, problem) from exc
+    except (ValueError, OverflowError) as exc:
+        raise _invalid(1, 1, f"must not contain an invalid escape: {exc}") from exc
     return None if node is None else _Values().of(node)
 
 

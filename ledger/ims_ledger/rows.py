@@ -34,8 +34,9 @@ def _fields(row: Mapping[str, Any] | RowMapping) -> dict[str, Any]:
     if fields.get("poll_error"):
         # The count at the time of the write: polls that failed since then are counted in Redis.
         fields["poll_error"] = {**fields["poll_error"], "count": None}
-    if fields["origin"] == Origin.ADOPTED:
-        return fields | dict.fromkeys(NOT_REQUESTED)
+    # Version 0.1 adopts into a migrated ledger without the origin.
+    if fields["origin"] == Origin.ADOPTED or fields["image_url"] == NOT_REQUESTED["image_url"]:
+        return fields | dict.fromkeys(NOT_REQUESTED) | {"origin": Origin.ADOPTED}
     return fields | {"request": upgrade_request(fields["request"], fields["request_version"])}
 
 

@@ -256,8 +256,10 @@ class Transitions:
             if current.state in TERMINAL or _code(current.poll_error) == _code(error):
                 return current
             changes: Changes = {"poll_error": error}
-            mine = imports.c.id == import_id
-            db.execute(update(imports).where(mine).values(as_columns(changes)))
+            # Another transaction may have ended the import since it was read.
+            mine = (imports.c.id == import_id, imports.c.version == current.version)
+            if not db.execute(update(imports).where(*mine).values(as_columns(changes))).rowcount:
+                return read(db, import_id)
             kind, reason = ("unreachable", str(error)) if error else ("reachable", None)
             append(db, current, kind, at=self._now(), reason=reason, changes=changes)
             return read(db, import_id)
@@ -313,14 +315,17 @@ class Transitions:
             raise _Overtaken(current)
 
 
+# States in which the cloud is not polled, so that no poll can fail.
+_NOT_POLLED: Final = TERMINAL | {State.QUEUED, State.WAITING, State.SUBMITTING}
+
+
 def _columns(
     current: ImportRecord, to: State, changes: Changes, now: datetime
 ) -> dict[str, object]:
     columns = {"waits_for": None, **as_columns(changes), "state": to.value, "updated_at": now}
-    if to in TERMINAL:
-        columns |= {"poll_error": None, "finished_at": columns.get("finished_at", now)}
-    else:
-        columns["finished_at"] = None
+    columns["finished_at"] = columns.get("finished_at", now) if to in TERMINAL else None
+    if to in _NOT_POLLED:
+        columns["poll_error"] = None
     if to is State.RUNNING and current.submitted_at is None:
         columns.setdefault("submitted_at", now)
     if to is State.SUCCEEDED:

@@ -125,7 +125,7 @@ def test_doctor_passes_all_checks_on_a_healthy_stack(running: Running) -> None:
     code, found = checks(running)
 
     assert code == 0
-    assert [check["ok"] for check in found.values()] == [True] * 6
+    assert [check["ok"] for check in found.values()] == [True] * 7
     assert "1 online" in found["workers"]["found"]
     assert "of 1000 private images used" in found["default cloud, quota"]["found"]
 

@@ -357,6 +357,20 @@ def test_a_name_of_the_image_of_a_lost_response_is_followed(scenario: Scenario) 
     assert scenario.cloud.creates == 1
 
 
+def test_a_name_of_an_image_that_a_cancel_kept_fails_with_its_id(scenario: Scenario) -> None:
+    scenario.submit()
+    scenario.ledger.transitions.cancel(scenario.id, leave_image=True, by="me")
+    kept = scenario.run_to_end().image_id
+    scenario.ledger.transitions.retry(scenario.id, by="me")
+    scenario.cloud.refuse_next_create("IMG.0009")
+
+    end = scenario.submit()
+
+    assert end.error is not None
+    assert (end.state, scenario.cloud.creates) == (State.FAILED, 2)
+    assert end.error.message.endswith(f"image {kept}")
+
+
 def test_a_name_that_no_image_has_is_searched_for_again(scenario: Scenario) -> None:
     """IMS may list the image of a lost response late."""
     scenario.cloud.refuse_next_create("IMG.0009")

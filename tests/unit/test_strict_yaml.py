@@ -235,3 +235,9 @@ def test_quoted_yaml_of_other_tools_is_read_back(value: Any) -> None:
     text = yaml.safe_dump({"a": value}, default_style='"')
 
     assert parse_yaml(text) == {"a": value}
+
+
+@pytest.mark.parametrize("escape", [r"\U00110000", r"\UFFFFFFFF"])
+def test_an_escape_outside_unicode_is_an_error_of_the_file(escape: str) -> None:
+    with pytest.raises(InvalidYaml, match="invalid escape"):
+        parse_yaml(f'a: "{escape}"')

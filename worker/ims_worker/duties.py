@@ -9,13 +9,13 @@ from typing import Final
 from kombu.exceptions import OperationalError
 from redis import RedisError
 
-from ims_ledger.errors import LedgerUnavailable
+from ims_ledger.errors import LedgerOutdated, LedgerUnavailable
 
 logger = logging.getLogger(__name__)
 
 # A duty that failed runs again after this pause, whatever its interval.
 RETRY_PAUSE: Final = timedelta(seconds=1)
-OUTAGES: Final = (RedisError, OperationalError, LedgerUnavailable, OSError)
+OUTAGES: Final = (RedisError, OperationalError, LedgerUnavailable, LedgerOutdated, OSError)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -181,7 +181,13 @@ class Importer:
         """An image of this name is ours if an earlier response was lost; otherwise we fail."""
         with suppress(CloudProblem):
             images = service.images_named(record.name)
-            if images and not own_images(record, images):
+            own = own_images(record, images)
+            maybe = self._of_this_attempt(record, own)
+            if record.attempts > 1:
+                # The image of a lost response may show its tag and its source later.
+                recent = service.images_named(record.name, since=record.created_at - CLOCK_SKEW)
+                maybe += [image for image in recent if image not in own and not image.tags]
+            if images and not maybe:
                 return self._failed(record, name_exists(problem.failure, images[0]))
         return self._uncertain(record, f"searching for its image: {problem}")
 
@@ -377,7 +383,7 @@ class Importer:
         """Back to RUNNING if IMS knows the job after all."""
         try:
             job = service.read_job(_job_id(record))
-        except Refused:
+        except JobNotFound:
             return None
         if interpret_job(job) == JobSucceeded(None):
             # The response that made the import UNCERTAIN.

@@ -1,10 +1,11 @@
 """What changes with each poll of an import, in Redis: progress, times and the count of failures."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import TypeVar
 
-from pydantic import AwareDatetime
+from pydantic import AwareDatetime, ValidationError
 from redis import Redis
 
 from ims_config.names import DUE_KEY, LIVE_KEY
@@ -52,8 +53,10 @@ def read_live(redis: Redis, import_ids: Sequence[str]) -> dict[str, Live]:
 
 def _live(text: bytes | str | None, due_ms: float | None) -> Live:
     live, progress = Live(), Progress()
-    if text is not None:
-        live, progress = Live.model_validate_json(text), Progress.model_validate_json(text)
+    # An unreadable value is as good as none.
+    with suppress(ValidationError):
+        json = text or ""
+        live, progress = Live.model_validate_json(json), Progress.model_validate_json(json)
     return live.model_copy(update={"progress": progress, "next_poll_at": _due_at(due_ms)})
 
 

@@ -17,7 +17,7 @@ from ims_config.import_request import InvalidRequest, parse_request
 from ims_config.records import ImportRecord, ImportResult, State, WaitsFor
 from ims_config.signatures import ImportRef, import_flow, ref_to
 from ims_config.validation import FieldError
-from ims_ledger.errors import LedgerUnavailable, NotFound
+from ims_ledger.errors import LedgerOutdated, LedgerUnavailable, NotFound
 from ims_worker import bootstrap
 from ims_worker.adapters.redis.leases import Lease
 from ims_worker.bootstrap import Services
@@ -82,7 +82,7 @@ def _import_image(app: Celery, poll: Any) -> Callable[..., Any]:
                 imports.save_canvas(record.id, canvas_of(self, poll))
             elif imports.is_reported(record.id):
                 raise Ignore("a late copy of a message whose import has ended")
-        except LedgerUnavailable as exc:
+        except (LedgerUnavailable, LedgerOutdated) as exc:
             # The message is the only copy of the request: keep it in the queue.
             raise self.retry(exc=exc, countdown=OUTAGE_PAUSE.total_seconds()) from exc
         return self.replace(import_flow(app, record))

@@ -171,8 +171,8 @@ class OpenStackClouds:
         credentials = self._cloud(cloud).identity
         names = []
         for name in (None, *_open_config().get_cloud_names()):
-            # Other entries may be incomplete.
-            with suppress(CloudProblem):
+            # Other entries may be incomplete, or not even be mappings.
+            with suppress(CloudProblem, AttributeError, KeyError):
                 entry = self._cloud(name)
                 if entry.identity == credentials:
                     entry.tokens.allow_login()
