@@ -7,7 +7,7 @@ import pytest
 import requests
 from builders import a_body
 from celery.result import AsyncResult
-from running import Running, until
+from running import Running, until, without_redis
 
 from ims_sandbox.stack import CLOUD
 
@@ -32,7 +32,7 @@ def test_every_view_shows_that_polls_fail_until_they_succeed(running: Running) -
     listed = running.stack.run("list").stdout
     doctor = running.stack.run("doctor")
     flower = str(AsyncResult(import_id, app=running.stack.app).result)
-    with running.stack.without_redis():
+    with without_redis(running.stack):
         unknown = running.client.get(import_id)
     running.reset_cloud()
     until(lambda: running.client.get(import_id).poll_error is None, "a poll succeeded", seconds=60)

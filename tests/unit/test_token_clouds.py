@@ -49,7 +49,8 @@ def test_credentials_are_the_same_under_every_name(
     alias = CLOUDS + CLOUDS.split("clouds:\n")[1].replace("prod:", "alias:").replace(
         "empty:", "e2:"
     )
-    other = "  broken: abc\n  other:\n    profile: otc\n    auth: {username: v, password: p, project_name: eu-de}\n"
+    auth = "auth: {username: v, password: p, project_name: eu-de}"
+    other = f"  broken: abc\n  other:\n    profile: otc\n    {auth}\n"
     (tmp_path / "clouds.yaml").write_text(alias + other)
     monkeypatch.setenv("OS_CLOUD", "prod")
 
