@@ -159,7 +159,7 @@ def test_gc_lists_orphaned_images_and_deletes_them_on_request(running: Running) 
     listed = ims(running, "gc").stdout
     deleted = ims(running, "gc", "--yes").stdout
 
-    assert "(killed): its import FAILED; kept" in listed
+    assert "(killed): its import FAILED; --yes deletes it" in listed
     assert running.client.get(good).image_id not in listed
     assert "its import FAILED; deleted" in deleted
     assert orphans_of(running, failed) == []
