@@ -75,8 +75,8 @@ class Frozen(BaseModel):
     model_config = ConfigDict(frozen=True)
 
 
-class Failure(Frozen):
-    """Why an import failed or waits: code and message of the cloud, and a hint."""
+class CodedError(Frozen):
+    """An error of the cloud: its code and message, and what to do about it."""
 
     model_config = ConfigDict(frozen=True, populate_by_name=True, serialize_by_alias=True)
 
@@ -84,6 +84,11 @@ class Failure(Frozen):
     message: str
     error_class: ErrorClass = Field(alias="class")
     hint: str
+
+
+class Failure(CodedError):
+    """Why an import failed or waits: code and message of the cloud, and a hint."""
+
     http_status: int | None = None
     request_id: str | None = None
 
@@ -91,24 +96,13 @@ class Failure(Frozen):
         return f"{self.code}: {self.message}"
 
 
-class PollError(Frozen):
+class PollError(CodedError):
     """Why the last poll of an import failed. The import itself continues in the cloud."""
 
-    model_config = ConfigDict(frozen=True, populate_by_name=True, serialize_by_alias=True)
-
-    code: str
-    message: str
-    error_class: ErrorClass = Field(alias="class")
-    hint: str
     since: AwareDatetime
     """The time of the first of the failed polls in a row."""
     count: int | None = None
     """Failed polls in a row; None if Redis, which counts them, cannot tell."""
-
-    @property
-    def lasting(self) -> bool:
-        """Whether waiting does not help: a person must change something."""
-        return self.error_class is not ErrorClass.RETRY
 
     def __str__(self) -> str:
         """Constant while polls fail for the same reason."""

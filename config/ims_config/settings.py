@@ -1,4 +1,4 @@
-"""All settings, read once per process from `IMS_IMPORT_*` variables and secret files.
+"""All settings, read from `IMS_IMPORT_*` variables and secret files.
 
 Each kind of process has a class with the settings it uses, so that it neither reads nor validates
 those of the others. A field is named like its variable; durations are `timedelta` values.
@@ -87,7 +87,7 @@ Pauses = Annotated[tuple[timedelta, ...], NoDecode, BeforeValidator(_pauses)]
 
 
 class BrokerSettings(BaseSettings):
-    """Settings of every process: queues and logs.
+    """Settings of every process, the base of the other classes: queues and logs.
 
     The variable `IMS_IMPORT_REDIS_URL` takes precedence over the file `ims_import_redis_url`.
     """
@@ -280,11 +280,11 @@ class FlowerSettings(BrokerSettings):
 
 
 class Settings(WorkerSettings, ApiSettings, ClientSettings, FlowerSettings):
-    """All settings, for documentation and for a sandbox that plays every part."""
+    """All settings: for the documentation, the check for unknown variables, and the sandbox."""
 
 
 def unknown_variables(environ: Mapping[str, str]) -> dict[str, str | None]:
-    """Variables with our prefix that name no setting, and the closest name that does."""
+    """Variables `IMS_IMPORT_*` that name no setting, and the closest name that does."""
     known = [f"{PREFIX}{name.upper()}" for name in Settings.model_fields]
     return {
         name: _closest(name, known)

@@ -107,7 +107,7 @@ def check_url(url: str) -> str:
 
 
 def endpoint_of(url: str) -> str:
-    """The URL without its query. A secret belongs to an endpoint, so `?build=4711` needs no own."""
+    """The URL without its query: URLs that differ only in the query share one secret."""
     parts = urlsplit(url)
     host = parts.hostname or ""
     host = f"[{host}]" if ":" in host else host

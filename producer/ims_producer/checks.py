@@ -1,4 +1,7 @@
-"""Checks of an installation: what works in each part, and how to fix what does not."""
+"""The checks of `ims-import doctor`, run where the ledger is: by a direct client or by the API.
+
+Checks that need cloud credentials are sent to a worker as tasks.
+"""
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -65,7 +68,7 @@ def run_checks(
     clouds: Sequence[str],
     migrate: bool,
 ) -> Iterator[Check]:
-    """Check everything an import needs, one part after the other."""
+    """Check each part that an import needs; `migrate` upgrades the tables of the ledger."""
     redis = check_redis(settings.redis)
     yield redis
     broker = redis

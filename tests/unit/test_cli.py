@@ -460,7 +460,7 @@ def test_show_prints_the_poll_error_and_the_times_of_polls(
     assert "next poll 2026-01-02 03:07:08 UTC" in lines
 
 
-# --- what is said about images and times ------------------------------------------------------
+# --- images and times -------------------------------------------------------------------------
 
 
 def an_orphan(image_id: str, *, known: bool) -> OrphanedImage:

@@ -1,4 +1,8 @@
-"""What comes next for an import, and what its polls remember."""
+"""What comes next for an import, and what is kept between its polls.
+
+`adapters/redis/leases.py` stores a PollState as JSON in Redis, and `backends/live.py` of the
+producer reads that JSON: its field names are a contract.
+"""
 
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -31,7 +35,7 @@ class Finished:
 
 @dataclass(frozen=True, slots=True)
 class PollAgain:
-    """The import has not ended; the next step is due after this pause."""
+    """The import has not ended; its next step, a submit or a poll, is due after this pause."""
 
     after: timedelta
     record: ImportRecord

@@ -1,4 +1,7 @@
-"""What the client needs from a backend; both implementations pass one conformance suite."""
+"""The interface between `Client` and its backends: direct (ledger and broker) and HTTP (API).
+
+tests/integration/test_backends.py runs the same tests against both.
+"""
 
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass

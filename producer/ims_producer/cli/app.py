@@ -1,4 +1,8 @@
-"""The program: registers the commands and turns errors into exit codes."""
+"""The command line: registers the commands and turns errors into exit codes.
+
+Modules imported here load Celery, pydantic, requests and SQLAlchemy only inside functions, so that
+`--help` starts fast.
+"""
 
 import os
 import sys

@@ -19,7 +19,7 @@ def doctor(
         typer.Option(metavar="NAME", help="Check this cloud; repeatable. Default: the worker's."),
     ] = None,
     migrate: Annotated[
-        bool, typer.Option("--migrate", help="Upgrade the tables of the ledger first.")
+        bool, typer.Option("--migrate", help="Upgrade the ledger's tables first; not over HTTP.")
     ] = False,
     ledger_only: Annotated[
         bool, typer.Option("--ledger-only", help="Check only the ledger; needs no worker.")
@@ -28,8 +28,9 @@ def doctor(
 ) -> None:
     """Check Redis, broker, ledger, workers, logins and quotas.
 
-    A worker checks logins and quotas, because only workers hold credentials. Exit code 0 if all
-    checks pass, 4 if credentials are refused, 5 if something is unreachable.
+    Also checks polls and bucket rules. A worker checks logins and quotas, because only workers
+    hold credentials. Exit code 0 if no check fails (skipped ones do not count); otherwise that of
+    the first failed check: 4 if credentials are refused, 5 for everything else.
 
     \b
     Examples:
