@@ -2,6 +2,7 @@
 
 import os
 import uuid
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -108,6 +109,17 @@ def artifacts() -> Path:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     ranks = {name: rank for rank, name in enumerate(LONGEST)}
     items.sort(key=lambda item: ranks.get(item.path.name, len(LONGEST)))
+    # xdist runs one test for each id, and since pytest 9.2 all operations of a test of schemathesis
+    # have the id of their function.
+    for item in items:
+        if item.name != item.id.rest and "[" in item.name:
+            item._id = item.id.with_params(item.name.partition("[")[2].removesuffix("]"))
+    if repeated := [
+        nodeid for nodeid, number in Counter(i.nodeid for i in items).items() if number > 1
+    ]:
+        raise pytest.UsageError(
+            f"several tests have one id, so xdist would run only one: {repeated}"
+        )
 
 
 @pytest.hookimpl(trylast=True)
